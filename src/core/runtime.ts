@@ -1,0 +1,180 @@
+/**
+ * The core's face: what cri/ and later the library and its service build on. It knows neither CRI nor gRPC. Implementations are in
+ * pod.ts and container.ts; app.ts makes the one Runtime.
+ */
+import type { OciIdMapping, OciResources, OciSpec } from "./oci.ts";
+
+/** A process named so that a recycled pid is noticed. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: clock ticks after boot. */
+  readonly startTicks: bigint;
+}
+
+export interface PodSpec {
+  /** 64 lower-case hex characters. */
+  readonly id: string;
+  readonly hostname: string;
+  /** host: share the node's. new: made and pinned for the pod's life. */
+  readonly network: "new" | "host";
+  readonly ipc: "new" | "host";
+  readonly uts: "new" | "host";
+  /** pod: one PID namespace for all containers, with a reaper as process 1. */
+  readonly pid: "pod" | "none";
+  /** The pod's user namespace, which then owns every other one. */
+  readonly user: { readonly uid: readonly OciIdMapping[]; readonly gid: readonly OciIdMapping[] } | null;
+  /** The pod's own directory below the state directory, made by the core, 0700. */
+  readonly runDir: string;
+  /** Where the network namespace is pinned, or null with network "host". */
+  readonly netnsPath: string | null;
+  /** Size of the pod's /dev/shm tmpfs; ignored with ipc "host". */
+  readonly shmBytes: number;
+}
+
+export interface RootfsLayers {
+  /** Directories of unpacked layers on the host, topmost first, at least one. */
+  readonly lowers: readonly string[];
+  /** The writable layer; made by the core, 0711 owned by the container's root. */
+  readonly upper: string;
+  readonly work: string;
+}
+
+/** A container's root as a detached mount, before any process has it. Closing it unmounts it unless a container took it. */
+export interface Rootfs extends AsyncDisposable {
+  readonly fd: number;
+  /**
+   * Reads a regular file of at most `maxBytes` through RESOLVE_IN_ROOT; undefined when it is missing. Anything else than a regular
+   * file, or a larger one, is `invalid_argument` (CVE-2024-9676, CVE-2025-4437).
+   */
+  readFile(path: string, maxBytes: number): Promise<Buffer | undefined>;
+  /** Whether the path exists in the root, and what it is. */
+  kindOf(path: string): "file" | "directory" | "other" | undefined;
+}
+
+export type PidNamespace =
+  | { readonly kind: "private" | "pod" | "host" }
+  | { readonly kind: "target"; readonly containerId: string };
+
+export interface ContainerSpec {
+  /** 64 lower-case hex characters. */
+  readonly id: string;
+  /** What the container is. `linux.namespaces` is filled in by the core, with the paths of what is joined. */
+  readonly oci: OciSpec;
+  readonly rootfs: RootfsLayers;
+  readonly pidNamespace: PidNamespace;
+  /** Ignored on cgroup v1, where the kernel has no useful one. */
+  readonly cgroupNamespace: "private" | "host";
+  /** Absolute host path of the CRI log, or null: output is discarded. */
+  readonly logPath: string | null;
+  readonly stdin: boolean;
+  readonly stdinOnce: boolean;
+  /** Image-declared volumes: content of `path` in the root is copied into `hostPath` (made empty by the caller) before it is mounted. */
+  readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+}
+
+export interface ContainerExit {
+  readonly containerId: string;
+  /** Exit code, 128+signal when killed by a signal, 255 when it is not known. */
+  readonly exitCode: number;
+  readonly signal: number;
+  /** False when the status was lost with the shim: reason `Unknown`. */
+  readonly known: boolean;
+  readonly oomKilled: boolean;
+  readonly finishedAtNs: bigint;
+  /** 0n when the container never started. */
+  readonly startedAtNs: bigint;
+  readonly logDroppedBytes: bigint;
+}
+
+/** What a shim says of one of its containers. */
+export interface ContainerState {
+  readonly id: string;
+  readonly phase: "creating" | "parked" | "starting" | "running" | "exited";
+  readonly process: ProcessIdentity;
+  readonly startedAtNs: bigint;
+  readonly exit: ContainerExit | undefined;
+}
+
+export interface ExecRequest {
+  readonly args: readonly string[];
+  /** 0: none. */
+  readonly timeoutMs: number;
+  /** Most bytes kept of both streams together; the rest is read and dropped. */
+  readonly maxOutputBytes: number;
+  /** How long output is still read after the process has ended while others hold the pipes. */
+  readonly drainMs: number;
+}
+
+export interface ExecResult {
+  readonly stdout: Buffer;
+  readonly stderr: Buffer;
+  readonly exitCode: number;
+  readonly timedOut: boolean;
+}
+
+/** Numbers of one cgroup at one moment; undefined: the kernel does not tell. Times in nanoseconds, sizes in bytes. */
+export interface CgroupStats {
+  readonly timestampNs: bigint;
+  readonly cpuUsageNs: bigint | undefined;
+  readonly memoryUsage: bigint | undefined;
+  readonly memoryWorkingSet: bigint | undefined;
+  readonly memoryLimit: bigint | undefined;
+  readonly memoryRss: bigint | undefined;
+  readonly memoryPageFaults: bigint | undefined;
+  readonly memoryMajorPageFaults: bigint | undefined;
+  readonly swapUsage: bigint | undefined;
+  readonly swapLimit: bigint | undefined;
+  readonly processCount: bigint | undefined;
+}
+
+export interface Pod {
+  readonly id: string;
+  readonly shim: ProcessIdentity;
+  /** Paths through which host tools reach the pod's namespaces; absent: the node's. */
+  readonly namespacePaths: Readonly<Partial<Record<"network" | "ipc" | "uts" | "pid" | "user", string>>>;
+
+  /** Sets sysctls (dotted or slashed keys, already checked by the caller) in the pod's namespaces. */
+  applySysctls(sysctls: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>;
+  openRootfs(layers: RootfsLayers, signal: AbortSignal): Promise<Rootfs>;
+  /** Cgroup, plan, fork; on return init is parked. The final OCI spec (with namespaces) comes back for the bundle and for verbose info. */
+  create(
+    spec: ContainerSpec,
+    rootfs: Rootfs,
+    signal: AbortSignal,
+  ): Promise<{ readonly process: ProcessIdentity; readonly oci: OciSpec }>;
+  /** Releases a parked init; returns at its execve. A failing execve is `failed_precondition`-free: code `invalid_argument` with the reason, and init is gone. */
+  start(containerId: string, signal: AbortSignal): Promise<{ readonly startedAtNs: bigint }>;
+  execSync(containerId: string, oci: OciSpec, request: ExecRequest, signal: AbortSignal): Promise<ExecResult>;
+  /** To init alone, or to everything in the container's cgroup. A container that is gone: no error. */
+  signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void>;
+  reopenLog(containerId: string, signal: AbortSignal): Promise<void>;
+  /** Kills a parked init, drops the exited container from the shim, removes its cgroup. Idempotent. */
+  remove(containerId: string, cgroupsPath: string, signal: AbortSignal): Promise<void>;
+  /** What the shim holds now. */
+  list(): Promise<readonly ContainerState[]>;
+  acknowledgeExit(containerId: string): Promise<void>;
+  /** Called once per exit, also for exits that happened while nobody was connected. Set before anything else after a reconnect. */
+  onExit(listener: (exit: ContainerExit) => void): void;
+  /** Called once when the shim died without having been asked to. */
+  onShimLost(listener: () => void): void;
+  /** Kills everything, ends the shim, unpins namespaces, unmounts /dev/shm, removes runDir. Idempotent. */
+  destroy(signal: AbortSignal): Promise<void>;
+  /** Lets go of the connection; the shim and its containers go on. */
+  disconnect(): void;
+}
+
+export interface Runtime {
+  readonly cgroupVersion: "v1" | "v2" | "hybrid";
+  startPod(spec: PodSpec, signal: AbortSignal): Promise<Pod>;
+  /** Reconnects to the shim of a pod; undefined: it is gone, and `destroyRemains` is due. */
+  reconnectPod(spec: PodSpec, signal: AbortSignal): Promise<Pod | undefined>;
+  /** After a dead shim: kills the processes of these cgroups, removes them, unpins, unmounts, removes runDir. Idempotent. */
+  destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
+  /** The exit record that a shim left on disk before it died, if any. */
+  exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined>;
+  stats(cgroupsPath: string): Promise<CgroupStats | undefined>;
+  /** All or nothing; current values are put back when one is refused. */
+  updateResources(cgroupsPath: string, resources: OciResources): Promise<void>;
+  /** Sentences about what the machine lacks (capabilities, limits, controllers), for the log, Status and doctor. */
+  readonly limitations: readonly string[];
+}

@@ -1,0 +1,50 @@
+/** The face of network/: what cri/ builds on. */
+
+export interface PortMapping {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly containerPort: number;
+  readonly hostPort: number;
+  readonly hostIp: string;
+}
+
+export interface PodNetworkRequest {
+  readonly podId: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly uid: string;
+  /** Empty when the namespace is already gone (DEL after a reboot). */
+  readonly netnsPath: string;
+  readonly cgroupParent: string;
+  readonly portMappings: readonly PortMapping[];
+  readonly dns: {
+    readonly servers: readonly string[];
+    readonly searches: readonly string[];
+    readonly options: readonly string[];
+  } | null;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+export interface PodNetworkResult {
+  /** Addresses of eth0 without prefix length, first is the primary. */
+  readonly ips: readonly string[];
+  /** The last plugin's result as it came, for verbose info. */
+  readonly cniResult: unknown;
+}
+
+export interface NetworkStatus {
+  readonly ready: boolean;
+  /** CamelCase, empty when ready. */
+  readonly reason: string;
+  readonly message: string;
+  /** Name of the loaded network list, empty when none. */
+  readonly networkName: string;
+}
+
+export interface PodNetwork {
+  status(): NetworkStatus;
+  /** ADD through the whole list; on failure DEL has been run before the error is thrown. At least one IP on eth0, else an error. */
+  attach(request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult>;
+  /** DEL in reverse order with the cached configuration and result. Idempotent; never attached is success. */
+  detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void>;
+  close(): void;
+}

@@ -1,0 +1,28 @@
+/** The face of store/: named collections of JSON documents in SQLite, held in memory by their owners. */
+
+export interface Collection<T> {
+  /** All documents, in the order of their keys. Read once at start. */
+  load(): ReadonlyMap<string, T>;
+  /** Durable against a crash of the daemon when it returns (WAL, synchronous NORMAL); bigint survives the round trip. */
+  put(key: string, document: T): void;
+  delete(key: string): void;
+  /** Durable against power loss when it resolves: images and layers. */
+  flush(): Promise<void>;
+}
+
+export interface StoredEvent {
+  readonly sequence: bigint;
+  readonly atNs: bigint;
+  readonly objectId: string;
+  readonly kind: string;
+}
+
+export interface Store {
+  collection<T>(name: "pods" | "containers" | "images" | "layers" | "settings"): Collection<T>;
+  /** Appends to the object's phase timeline and to the event log; returns the sequence number. */
+  event(objectId: string, kind: string, detail?: Readonly<Record<string, string | number>>): bigint;
+  timeline(objectId: string): readonly StoredEvent[];
+  /** Why the database was set aside and made anew (damaged, from a newer version), if it was. */
+  readonly rebuilt: string | undefined;
+  close(): Promise<void>;
+}
