@@ -1,0 +1,82 @@
+/**
+ * What the verbs ask of the translation and what it answers: `translateSandbox` in translate-sandbox.ts turns a PodSandboxConfig into
+ * what the core, the network and the pod's files need; `translateContainer` in translate-container.ts turns a ContainerConfig into an
+ * OCI spec. Neither changes anything on the machine, except that a missing mount source directory is made. Both throw RuntimeError
+ * with the gRPC code that the caller shall see.
+ */
+import type { OciSpec } from "../core/oci.ts";
+import type { PidNamespace, PodSpec, Rootfs } from "../core/runtime.ts";
+import type { ContainerConfig, Mount, PodSandboxConfig } from "../gen/cri/v1/api.ts";
+import type { Image } from "../image/image-service.ts";
+import type { PodNetworkRequest } from "../network/pod-network.ts";
+
+export interface SandboxInput {
+  /** 64 lower-case hex characters. */
+  readonly id: string;
+  readonly config: PodSandboxConfig;
+  /** The pod's directory below the state directory: STATE/pods/ID. */
+  readonly runDir: string;
+  /** The node's own name, for host-network pods that name no other. */
+  readonly nodeHostname: string;
+  /** Where a new network namespace is pinned. */
+  readonly netnsPath: string;
+}
+
+/** Contents of the files that the pod's containers see. */
+export interface PodFiles {
+  readonly hostname: string;
+  /** null: a copy of the node's /etc/hosts. */
+  readonly hosts: string | null;
+  /** null: a copy of the node's /etc/resolv.conf (no dns_config was given). */
+  readonly resolvConf: string | null;
+}
+
+export interface PodTranslation {
+  readonly spec: PodSpec;
+  /** null with the node's network. `netnsPath` is that of `spec`. */
+  readonly network: PodNetworkRequest | null;
+  /** Checked against the allow-list of names and values; runtime defaults included. Set after CNI ADD. */
+  readonly sysctls: Readonly<Record<string, string>>;
+  /** Cgroup path below the hierarchy's root: the kubelet's, unchanged, or one of ours when it gave none. */
+  readonly cgroupParent: string;
+  /** Whether the parent is ours to remove with the pod. */
+  readonly ownsCgroupParent: boolean;
+  readonly files: PodFiles;
+  readonly privileged: boolean;
+}
+
+export interface ContainerInput {
+  /** 64 lower-case hex characters. */
+  readonly id: string;
+  readonly config: ContainerConfig;
+  /** The sandbox's own configuration, as RunPodSandbox got it. */
+  readonly podConfig: PodSandboxConfig;
+  readonly pod: PodTranslation;
+  readonly image: Image;
+  /** The container's root, for passwd, group and the working directory. */
+  readonly rootfs: Rootfs;
+  readonly cgroupVersion: "v1" | "v2" | "hybrid";
+  /** ROOT/containers/ID/volumes: image-declared volumes get a directory each below it, named by the translation. */
+  readonly volumesDir: string;
+  /** Mount sources that are refused when missing, instead of being made as a directory. */
+  readonly rejectMissingMountSources: readonly string[];
+}
+
+export interface ContainerTranslation {
+  readonly oci: OciSpec;
+  readonly pidNamespace: PidNamespace;
+  readonly cgroupNamespace: "private" | "host";
+  /** Image-declared volumes; the verb makes each `hostPath`, the core fills it. */
+  readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  /** Of the first process; the primary group is part of the list, as other runtimes report it. */
+  readonly user: { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] };
+  /** Number of the effective stop signal on this machine. */
+  readonly stopSignal: number;
+  /** As ContainerStatus shows them. */
+  readonly mounts: readonly Mount[];
+  /** Sentences about what was asked and could not be given in full, logged by the verb. */
+  readonly notes: readonly string[];
+}
+
+export type TranslateSandbox = (input: SandboxInput) => PodTranslation;
+export type TranslateContainer = (input: ContainerInput) => Promise<ContainerTranslation>;
