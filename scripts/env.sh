@@ -1,0 +1,15 @@
+# Sourced by the other scripts: finds the checkout and puts a Node 24 or newer first in PATH.
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$top"
+node_floor=24
+
+node_major() { "$1" -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
+
+if [ -x "$top/.tools/node/bin/node" ]; then
+  PATH=$top/.tools/node/bin:$PATH
+fi
+export PATH
+
+have_node() { command -v node >/dev/null && [ "$(node_major node)" -ge "$node_floor" ]; }
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
