@@ -1,0 +1,136 @@
+/** Runs the built daemon with directories of its own, as an operator would, and ends it gently or not. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { CriClient } from "./cri-client.ts";
+
+export interface DaemonOptions {
+  /** TOML appended to the test's own configuration. */
+  readonly config?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** Reuse the directories of an earlier daemon. */
+  readonly base?: string;
+  readonly logLevel?: string;
+}
+
+const top = join(import.meta.dirname, "../..");
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+export class Daemon implements AsyncDisposable {
+  readonly base: string;
+  readonly root: string;
+  readonly state: string;
+  readonly socket: string;
+  readonly cniConf: string;
+  readonly hostsDir: string;
+  readonly logFile: string;
+  readonly client: CriClient;
+  #child: ChildProcess | undefined;
+  #options: DaemonOptions;
+
+  private constructor(base: string, options: DaemonOptions) {
+    this.base = base;
+    this.root = join(base, "root");
+    this.state = join(base, "state");
+    this.socket = join(base, "caisson.sock");
+    this.cniConf = join(base, "cni");
+    this.hostsDir = join(base, "hosts.d");
+    this.logFile = join(base, "caissond.log");
+    this.client = new CriClient(`unix://${this.socket}`);
+    this.#options = options;
+  }
+
+  /** Starts a daemon below a new temporary directory (or `base`) and waits until it is ready. */
+  static async start(options: DaemonOptions = {}): Promise<Daemon> {
+    const daemon = new Daemon(options.base ?? mkdtempSync("/tmp/caisson-test-"), options);
+    for (const directory of [daemon.root, daemon.state, daemon.cniConf, daemon.hostsDir])
+      mkdirSync(directory, { recursive: true });
+    await daemon.launch();
+    return daemon;
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error("the daemon is not running");
+    return pid;
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  log(): string {
+    return readFileSync(this.logFile, "utf8");
+  }
+
+  /** Starts the process again after kill() or stop(), on the same directories. */
+  async launch(env: Readonly<Record<string, string>> = {}, wait = true): Promise<void> {
+    const config = join(this.base, "config.toml");
+    writeFileSync(
+      config,
+      `[cni]\nconf_dirs = ["${this.cniConf}"]\nbin_dirs = ["/usr/lib/cni"]\ncache_dir = "${this.base}/cni-cache"\n` +
+        `[registry]\nhosts_dir = "${this.hostsDir}"\n${this.#options.config ?? ""}`,
+    );
+    const log = openSync(this.logFile, "a");
+    const args = ["--root", this.root, "--state", this.state, "--listen", this.socket, "--config", config];
+    this.#child = spawn(join(top, "scripts/caissond"), [...args, "--log-level", this.#options.logLevel ?? "debug"], {
+      stdio: ["ignore", log, log],
+      env: { ...process.env, ...this.#options.env, ...env },
+    });
+    closeSync(log);
+    if (wait) await this.ready();
+  }
+
+  /** Resolves when Status answers; throws with the end of the log when the daemon ends instead. */
+  async ready(patienceMs = 30_000): Promise<void> {
+    const until = Date.now() + patienceMs;
+    for (;;) {
+      if (!this.running) throw new Error(`caissond ended at its start:\n${this.log().slice(-4000)}`);
+      try {
+        await this.client.runtime("Status", {}, 2000);
+        return;
+      } catch (error) {
+        if (Date.now() > until) throw new Error(`caissond is not ready: ${error}\n${this.log().slice(-4000)}`);
+        await sleep(20);
+      }
+    }
+  }
+
+  /** Resolves with the signal or exit code once the process is gone. */
+  async exited(patienceMs = 30_000): Promise<string | number> {
+    const child = this.#child;
+    if (child === undefined) return 0;
+    if (this.running) {
+      await Promise.race([
+        new Promise((resolve) => child.once("exit", resolve)),
+        sleep(patienceMs).then(() => {
+          if (this.running) throw new Error("caissond did not end");
+        }),
+      ]);
+    }
+    return child.signalCode ?? child.exitCode ?? 0;
+  }
+
+  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    this.#child?.kill(signal);
+    await this.exited();
+  }
+
+  /** SIGTERM and wait: containers go on. */
+  async stop(): Promise<void> {
+    await this.kill("SIGTERM");
+  }
+
+  /** Removes every pod over CRI, ends the daemon, deletes its directories. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.running) await this.launch();
+    const { items } = await this.client.runtime("ListPodSandbox", {});
+    for (const { id } of items) {
+      await this.client.runtime("StopPodSandbox", { pod_sandbox_id: id });
+      await this.client.runtime("RemovePodSandbox", { pod_sandbox_id: id });
+    }
+    await this.stop();
+    this.client.close();
+    rmSync(this.base, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * Takes stock of everything that a container runtime can leave behind on the machine, before and after a test, and says what is new.
+ * What belongs to others (the shell that runs the tests, the kernel's own threads) is the same before and after.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+
+/** One kind of thing to its sorted names. */
+export type Inventory = ReadonlyMap<string, ReadonlySet<string>>;
+
+export interface InventoryOptions {
+  /** Directories whose whole content is listed: IPAM files, layers, state. */
+  readonly directories?: readonly string[];
+  /** Processes whose open descriptors are counted by kind, such as the daemon. */
+  readonly pids?: readonly number[];
+}
+
+const text = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+};
+const names = (path: string): string[] => {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+};
+const link = (path: string): string => {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+};
+const pids = (): number[] =>
+  names("/proc")
+    .map(Number)
+    .filter((pid) => pid > 0);
+
+/** Kernel threads and their children come and go by themselves. */
+const isKernelThread = (pid: number): boolean => text(`/proc/${pid}/cmdline`) === "" && !/\) Z /.test(text(`/proc/${pid}/stat`));
+
+function processes(): Set<string> {
+  const found = new Set<string>();
+  for (const pid of pids()) {
+    const stat = text(`/proc/${pid}/stat`);
+    if (stat === "" || isKernelThread(pid)) continue;
+    const comm = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+    const [state = "", parent = ""] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    // Short-lived tools of whoever runs the tests are not ours; what we leave is a shim, a container or a zombie below one of ours.
+    if (Number(parent) === process.pid && state !== "Z") continue;
+    found.add(`${pid} ${comm}${state === "Z" ? " (zombie)" : ""}`);
+  }
+  return found;
+}
+
+function namespaces(): Set<string> {
+  const found = new Set<string>();
+  for (const pid of pids()) {
+    if (isKernelThread(pid)) continue;
+    for (const kind of names(`/proc/${pid}/ns`)) found.add(link(`/proc/${pid}/ns/${kind}`));
+    for (const fd of names(`/proc/${pid}/fd`)) {
+      const target = link(`/proc/${pid}/fd/${fd}`);
+      if (/^(net|mnt|ipc|uts|pid|user|cgroup|time):\[/.test(target)) found.add(target);
+    }
+  }
+  found.delete("");
+  return found;
+}
+
+function cgroups(): Set<string> {
+  const found = new Set<string>();
+  const walk = (path: string): void => {
+    for (const entry of readdirSync(path, { withFileTypes: true })) {
+      if (!entry.isDirectory() || entry.isSymbolicLink()) continue;
+      const below = join(path, entry.name);
+      if (below.includes("process_api")) continue;
+      found.add(below);
+      try {
+        walk(below);
+      } catch {
+        // A cgroup that vanishes while it is being read is none that stays.
+      }
+    }
+  };
+  if (existsSync("/sys/fs/cgroup")) walk("/sys/fs/cgroup");
+  return found;
+}
+
+function tree(directory: string): Set<string> {
+  const found = new Set<string>();
+  for (const entry of existsSync(directory) ? readdirSync(directory, { recursive: true }) : [])
+    found.add(`${directory}/${entry}`);
+  return found;
+}
+
+const run = (command: string, ...args: string[]): Set<string> => {
+  try {
+    const out = execFileSync(command, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+    return new Set(
+      out
+        .split("\n")
+        .filter((line) => line !== "" && !line.startsWith("#"))
+        .map((line) => line.replace(/\[\d+:\d+\]/, "")),
+    );
+  } catch {
+    return new Set();
+  }
+};
+
+/** Descriptors by kind, without numbers that differ from run to run. */
+function descriptors(pid: number): Set<string> {
+  const kinds = new Map<string, number>();
+  for (const fd of names(`/proc/${pid}/fd`)) {
+    const target = link(`/proc/${pid}/fd/${fd}`).replace(/:\[\d+\]/, "");
+    if (target !== "") kinds.set(target, (kinds.get(target) ?? 0) + 1);
+  }
+  return new Set([...kinds].map(([kind, count]) => `${pid} ${kind} x${count}`));
+}
+
+export function takeInventory(options: InventoryOptions = {}): Inventory {
+  const mounts = text("/proc/self/mountinfo")
+    .split("\n")
+    .filter((line) => line !== "");
+  const inventory = new Map<string, ReadonlySet<string>>([
+    ["mounts", new Set(mounts.map((line) => line.split(" ").slice(2, 5).join(" ")))],
+    ["pinned network namespaces", new Set(names("/run/netns"))],
+    ["namespaces", namespaces()],
+    ["links", new Set(names("/sys/class/net"))],
+    ["iptables rules", run("iptables-save")],
+    ["nftables rules", run("nft", "list", "ruleset")],
+    ["cgroups", cgroups()],
+    ["processes", processes()],
+  ]);
+  for (const directory of options.directories ?? []) inventory.set(`files below ${directory}`, tree(directory));
+  for (const pid of options.pids ?? []) inventory.set(`descriptors of ${pid}`, descriptors(pid));
+  return inventory;
+}
+
+/** What `after` has and `before` had not, as lines "kind: name". */
+export function newThings(before: Inventory, after: Inventory): string[] {
+  const lines: string[] = [];
+  for (const [kind, found] of after) {
+    const known = before.get(kind) ?? new Set();
+    for (const name of found) if (!known.has(name)) lines.push(`${kind}: ${name}`);
+  }
+  return lines;
+}
+
+/**
+ * Waits until nothing new is left: network namespaces and cgroups go asynchronously in the kernel. Throws with the list of what
+ * still is there after `patienceMs`.
+ */
+export async function expectNoLeaks(before: Inventory, options: InventoryOptions = {}, patienceMs = 5000): Promise<void> {
+  const until = Date.now() + patienceMs;
+  for (;;) {
+    const left = newThings(before, takeInventory(options));
+    if (left.length === 0) return;
+    if (Date.now() > until) throw new Error(`left behind:\n  ${left.join("\n  ")}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
