@@ -1,0 +1,96 @@
+/**
+ * What every verb of this folder gets. `createCri` in app.ts makes the CriApp from its parts, `recover` in recover.ts makes it ready,
+ * and src/server maps each RPC onto the function of the same name:
+ *
+ *     export async function runPodSandbox(app: CriApp, ctx: Context, request: RunPodSandboxRequest): Promise<RunPodSandboxResponse>
+ *
+ * | RPC | file |
+ * |---|---|
+ * | version, status, runtimeConfig, updateRuntimeConfig | runtime-version.ts, runtime-status.ts, runtime-config.ts, runtime-config-update.ts |
+ * | runPodSandbox, stopPodSandbox, removePodSandbox, podSandboxStatus, listPodSandbox | sandbox-run.ts, -stop.ts, -remove.ts, -status.ts, -list.ts |
+ * | createContainer, startContainer, stopContainer, removeContainer, containerStatus, listContainers | container-create.ts, -start.ts, -stop.ts, -remove.ts, -status.ts, -list.ts |
+ * | containerStats, listContainerStats, execSync, reopenContainerLog | container-stats.ts, container-stats-list.ts, exec-sync.ts, log-reopen.ts |
+ * | pullImage, imageStatus, listImages, removeImage, imageFsInfo | image-pull.ts, -status.ts, -list.ts, -remove.ts, -fs-info.ts |
+ */
+import type { Runtime } from "../core/runtime.ts";
+import type { ImageService } from "../image/image-service.ts";
+import type { KeyedLock } from "../lib/lock.ts";
+import type { PodNetwork } from "../network/pod-network.ts";
+import type { Store } from "../store/store.ts";
+import type { CriEvents } from "./events.ts";
+import type { LivePods } from "./live-pods.ts";
+import type { NameReservations } from "./name-reservations.ts";
+import type { ContainerRecord, SandboxRecord } from "./records.ts";
+import type { Registry } from "./registry.ts";
+import type { StopRequests } from "./stop-requests.ts";
+import type { TranslateContainer, TranslateSandbox } from "./translation.ts";
+import type { UsageSamples } from "./usage-samples.ts";
+import type { WritableLayerUsage } from "./writable-layer-usage.ts";
+
+/** The part of pino's logger that is used; a pino logger is one. */
+export interface CriLog {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface CriClock {
+  /** Nanoseconds since the Unix epoch. */
+  nowNs(): bigint;
+}
+
+export interface CriConfig {
+  /** As a client sees it, semver. */
+  readonly runtimeVersion: string;
+  /** ROOT, such as /var/lib/caisson: absolute. */
+  readonly rootDir: string;
+  /** STATE, such as /run/caisson: absolute. */
+  readonly stateDir: string;
+  /** Directory of the pinned network namespaces: /run/netns. */
+  readonly netnsDir: string;
+  readonly cgroupDriver: "cgroupfs";
+  /** Mount sources that are refused when they are missing, instead of being made as a directory. */
+  readonly rejectMissingMountSources: readonly string[];
+  /** What verbose Status shows of the configuration: plain JSON data without secrets. */
+  readonly shown: Readonly<Record<string, unknown>>;
+}
+
+/** One call. `signal` fires when the caller goes away or its deadline passes. */
+export interface Context {
+  readonly signal: AbortSignal;
+  readonly log: CriLog;
+}
+
+/** What the composition root hands in. */
+export interface CriParts {
+  readonly runtime: Runtime;
+  readonly images: ImageService;
+  readonly network: PodNetwork;
+  readonly store: Store;
+  readonly config: CriConfig;
+  readonly log: CriLog;
+  readonly clock: CriClock;
+  readonly translateSandbox: TranslateSandbox;
+  readonly translateContainer: TranslateContainer;
+}
+
+export interface CriApp extends CriParts {
+  /** False until recovery is done: every RPC then answers UNAVAILABLE. */
+  ready: boolean;
+  /** Fires when the daemon ends: operations under way roll back or stop waiting. */
+  readonly stopping: AbortSignal;
+  /** Keys are ids of pods and containers. Never held while waiting for a process to end. */
+  readonly locks: KeyedLock;
+  readonly names: NameReservations;
+  readonly sandboxes: Registry<SandboxRecord>;
+  readonly containers: Registry<ContainerRecord>;
+  /** Connections to the shims of the pods that live. */
+  readonly pods: LivePods;
+  readonly stops: StopRequests;
+  readonly events: CriEvents;
+  readonly samples: UsageSamples;
+  readonly writableLayers: WritableLayerUsage;
+  /** This installation's mark on every object; set by recovery. */
+  instance: { readonly id: string; readonly bootId: string };
+}
