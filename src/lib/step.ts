@@ -1,0 +1,108 @@
+/**
+ * Named steps of the main flows. A test arms one of them through the environment of the daemon:
+ *
+ *     CAISSON_FAULT=kill:before:pod.network-attach      SIGKILL to itself
+ *     CAISSON_FAULT=throw:after:container.shim-create   an internal error
+ *     CAISSON_FAULT=pause=5000:before:exec.shim-exec    waits 5 s, so that something else can be killed meanwhile
+ *     CAISSON_FAULT_TRACE=FILE                          appends each step's name as it is reached
+ *
+ * Without them a step is a plain call. `allSteps` is the whole list, so that a test can arm each and fail if one was never reached.
+ */
+import { appendFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RuntimeError } from "./errors.ts";
+
+export const allSteps = [
+  "pod.record-intent",
+  "pod.start-shim",
+  "pod.write-files",
+  "pod.write-record",
+  "pod.network-attach",
+  "pod.sysctls",
+  "pod.record-ready",
+  "pod.record-stopping",
+  "pod.network-detach",
+  "pod.record-detached",
+  "pod.destroy",
+  "pod.record-stopped",
+  "pod.record-removing",
+  "pod.forget",
+  "container.record-intent",
+  "container.hold-image",
+  "container.open-rootfs",
+  "container.make-volumes",
+  "container.shim-create",
+  "container.write-bundle",
+  "container.record-created",
+  "container.record-starting",
+  "container.shim-start",
+  "container.record-running",
+  "container.record-stop",
+  "container.shim-signal",
+  "container.shim-kill",
+  "container.record-exited",
+  "container.acknowledge-exit",
+  "container.record-removing",
+  "container.shim-remove",
+  "container.remove-files",
+  "container.release-image",
+  "container.forget",
+  "exec.shim-exec",
+  "log.shim-reopen",
+  "image.pull",
+] as const;
+export type StepName = (typeof allSteps)[number];
+
+export interface Fault {
+  readonly action: "kill" | "throw" | "pause";
+  readonly pauseMs: number;
+  readonly when: "before" | "after";
+  readonly step: string;
+}
+
+const defaultPauseMs = 10_000;
+
+/** Undefined when nothing is armed; `invalid_argument` for a text that names no fault, so that a test's misspelling is seen. */
+export function parseFault(text: string | undefined): Fault | undefined {
+  if (text === undefined || text === "") return undefined;
+  const [, action, ms, when, step] = /^(kill|throw|pause)(?:=(\d+))?:(before|after):(.+)$/.exec(text) ?? [];
+  if (action === undefined || when === undefined || !allSteps.includes(step as StepName)) {
+    throw new RuntimeError("invalid_argument", `CAISSON_FAULT=${text} names no fault: want kill|throw|pause[=MS]:before|after:STEP`);
+  }
+  return {
+    action: action as Fault["action"],
+    pauseMs: ms === undefined ? defaultPauseMs : Number(ms),
+    when: when as Fault["when"],
+    step: step as StepName,
+  };
+}
+
+let armed = parseFault(process.env["CAISSON_FAULT"]);
+const traceFile = process.env["CAISSON_FAULT_TRACE"];
+
+/** Arms a fault inside this process, or disarms it: for tests that do not start a daemon. */
+export function armFault(fault: Fault | undefined): void {
+  armed = fault;
+}
+
+/** Runs one step. Without a fault, `work` is called before this returns: what it does synchronously is done in the caller's tick. */
+export async function step<T>(name: StepName, work: () => T | Promise<T>): Promise<T> {
+  if (traceFile !== undefined) appendFileSync(traceFile, `${name}\n`);
+  if (armed?.step !== name) return await work();
+  if (armed.when === "before") await strike(armed);
+  const result = await work();
+  if (armed?.when === "after") await strike(armed);
+  return result;
+}
+
+async function strike(fault: Fault): Promise<void> {
+  switch (fault.action) {
+    case "kill":
+      process.kill(process.pid, "SIGKILL");
+      return await sleep(defaultPauseMs);
+    case "throw":
+      throw new RuntimeError("internal", `fault injected ${fault.when} ${fault.step}`, { step: fault.step });
+    case "pause":
+      await sleep(fault.pauseMs);
+  }
+}
