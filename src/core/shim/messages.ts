@@ -67,7 +67,9 @@ export const messageSchemas = {
   /**
    * Forks an init. cgroup: directory for CLONE_INTO_CGROUP (v2), or empty. killPaths: cgroup directories of the container, for signal
    * scope all (first one wins that can kill). oomPath: v2 memory.events, or the v1 memory cgroup directory, or empty. logPath: empty
-   * discards. logLineBytes: longest piece of a record. parkDeadlineMs bounds the plan up to `park`.
+   * discards. logLineBytes: longest piece of a record, at most 65536 (0: 16384). deadlineMs bounds the plan up to `park` (0: none).
+   * Slots 0 to 2 of the plan are the stdio that the shim makes (without `stdin`: /dev/null; with `terminal`: all three empty); the
+   * request's descriptors follow from slot 3 on.
    */
   create: message(11, {
     id: "str",
