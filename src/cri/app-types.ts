@@ -22,8 +22,10 @@ import type { LivePods } from "./live-pods.ts";
 import type { NameReservations } from "./name-reservations.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import type { Registry } from "./registry.ts";
+import type { SpecCache } from "./spec-cache.ts";
 import type { StopRequests } from "./stop-requests.ts";
-import type { TranslateContainer, TranslateSandbox } from "./translation.ts";
+import type { TeardownRetries } from "./teardown-retries.ts";
+import type { TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
 import type { UsageSamples } from "./usage-samples.ts";
 import type { WritableLayerUsage } from "./writable-layer-usage.ts";
 
@@ -50,8 +52,11 @@ export interface CriConfig {
   /** Directory of the pinned network namespaces: /run/netns. */
   readonly netnsDir: string;
   readonly cgroupDriver: "cgroupfs";
-  /** Mount sources that are refused when they are missing, instead of being made as a directory. */
-  readonly rejectMissingMountSources: readonly string[];
+  readonly translation: TranslationOptions;
+  /** Most bytes kept of an ExecSync's two streams together; the reply must stay under 16 MiB. */
+  readonly execOutputBytes: number;
+  /** How long ExecSync reads on after the command's end while others hold its pipes. */
+  readonly execDrainMs: number;
   /** What verbose Status shows of the configuration: plain JSON data without secrets. */
   readonly shown: Readonly<Record<string, unknown>>;
 }
@@ -91,6 +96,8 @@ export interface CriApp extends CriParts {
   readonly events: CriEvents;
   readonly samples: UsageSamples;
   readonly writableLayers: WritableLayerUsage;
+  readonly specs: SpecCache;
+  readonly teardowns: TeardownRetries;
   /** This installation's mark on every object; set by recovery. */
   instance: { readonly id: string; readonly bootId: string };
 }

@@ -10,6 +10,18 @@ import type { ContainerConfig, Mount, PodSandboxConfig } from "../gen/cri/v1/api
 import type { Image } from "../image/image-service.ts";
 import type { PodNetworkRequest } from "../network/pod-network.ts";
 
+/** The administrator's part of the configuration ([runtime] in config.toml) that the translation reads. */
+export interface TranslationOptions {
+  /** A missing mount source is made as a directory (0755), or refused. */
+  readonly absentMountSources: "create" | "refuse";
+  /** What a container has that asks for nothing; names without CAP_. */
+  readonly defaultCapabilities: readonly string[];
+  /** Set in every pod with a network of its own, unless the pod says otherwise. */
+  readonly defaultSysctls: Readonly<Record<string, string>>;
+  /** Size of a pod's /dev/shm. */
+  readonly shmBytes: number;
+}
+
 export interface SandboxInput {
   /** 64 lower-case hex characters. */
   readonly id: string;
@@ -20,6 +32,7 @@ export interface SandboxInput {
   readonly nodeHostname: string;
   /** Where a new network namespace is pinned. */
   readonly netnsPath: string;
+  readonly options: TranslationOptions;
 }
 
 /** Contents of the files that the pod's containers see. */
@@ -58,8 +71,7 @@ export interface ContainerInput {
   readonly cgroupVersion: "v1" | "v2" | "hybrid";
   /** ROOT/containers/ID/volumes: image-declared volumes get a directory each below it, named by the translation. */
   readonly volumesDir: string;
-  /** Mount sources that are refused when missing, instead of being made as a directory. */
-  readonly rejectMissingMountSources: readonly string[];
+  readonly options: TranslationOptions;
 }
 
 export interface ContainerTranslation {

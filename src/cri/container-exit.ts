@@ -1,0 +1,85 @@
+/** The only place where a container becomes exited: live, found at recovery, never started, or lost. */
+import type { ContainerExit } from "../core/runtime.ts";
+import { messageOf } from "../lib/errors.ts";
+import { step } from "../lib/step.ts";
+import type { CriApp } from "./app-types.ts";
+import { advanceContainer } from "./container-state.ts";
+import type { ContainerRecord, ExitFacts } from "./records.ts";
+
+export type ExitCause =
+  | { readonly kind: "reported"; readonly exit: ContainerExit }
+  /** StartContainer failed, or a failed CreateContainer could not be taken back. */
+  | { readonly kind: "never-started"; readonly message: string }
+  /** Its exit status is gone with the shim or the boot. */
+  | { readonly kind: "lost"; readonly message: string };
+
+const startErrorCode = 128;
+const unknownCode = 255;
+
+/** What the record says of an exit; a pure table. */
+export function exitFacts(cause: ExitCause, nowNs: bigint): ExitFacts {
+  switch (cause.kind) {
+    case "never-started":
+      return { exitCode: startErrorCode, reason: "StartError", message: cause.message, finishedAtNs: nowNs };
+    case "lost":
+      return { exitCode: unknownCode, reason: "Unknown", message: cause.message, finishedAtNs: nowNs };
+    case "reported": {
+      const { exit } = cause;
+      const finishedAtNs = exit.finishedAtNs > 0n ? exit.finishedAtNs : nowNs;
+      if (!exit.known) {
+        return { exitCode: unknownCode, reason: "Unknown", message: "the exit status was lost", finishedAtNs };
+      }
+      const reason = exit.oomKilled ? "OOMKilled" : exit.exitCode === 0 ? "Completed" : "Error";
+      return { exitCode: exit.exitCode, reason, message: dropNote(exit), finishedAtNs };
+    }
+  }
+}
+
+function dropNote(exit: ContainerExit): string {
+  return exit.logDroppedBytes > 0n ? `${exit.logDroppedBytes} bytes of its log could not be written` : "";
+}
+
+/** For callers that do not hold the container's lock. A repeat is harmless. */
+export async function containerExited(app: CriApp, id: string, cause: ExitCause): Promise<void> {
+  await app.locks.run(id, undefined, () => recordExit(app, id, cause));
+}
+
+/** For callers that hold the container's lock. The exit is recorded, then told, then acknowledged to the shim. */
+export async function recordExit(app: CriApp, id: string, cause: ExitCause): Promise<void> {
+  const record = app.containers.get(id);
+  if (record !== undefined && record.phase !== "exited" && record.phase !== "removing") {
+    const exit = exitFacts(cause, app.clock.nowNs());
+    await step("container.record-exited", () =>
+      app.containers.updateRegardless(id, (old) => ({
+        ...old,
+        phase: advanceContainer(old.phase, "exited"),
+        startedAtNs: startedAt(old, cause),
+        process: null,
+        stop: null,
+        exit,
+      })),
+    );
+    app.log.info({ id, exitCode: exit.exitCode, reason: exit.reason }, "container exited");
+    app.events.emit("stopped", id, record.podId, { exitCode: exit.exitCode, reason: exit.reason });
+  }
+  app.stops.settle(id);
+  if (cause.kind === "reported") await acknowledge(app, id, record);
+}
+
+/** The shim's time of the start is the true one; a container that never ran has none. */
+function startedAt(record: ContainerRecord, cause: ExitCause): bigint {
+  if (cause.kind === "never-started") return 0n;
+  if (cause.kind === "reported" && cause.exit.startedAtNs > 0n) return cause.exit.startedAtNs;
+  return record.startedAtNs;
+}
+
+/** The shim repeats an exit that it could not deliver, so a failure here loses nothing. */
+async function acknowledge(app: CriApp, id: string, record: ContainerRecord | undefined): Promise<void> {
+  const pod = record === undefined ? undefined : app.pods.get(record.podId);
+  if (pod === undefined) return;
+  try {
+    await step("container.acknowledge-exit", () => pod.acknowledgeExit(id));
+  } catch (error) {
+    app.log.warn({ id, err: messageOf(error) }, "an exit could not be acknowledged to the pod's helper");
+  }
+}
