@@ -1,0 +1,134 @@
+/**
+ * What pure cgroup v2 alone can show, run inside the virtual machine by scripts/test-vm with plain Node: the emulated processor is
+ * too slow for a test runner. Prints one line per case and ends with "vm: N passed, N failed".
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { CriNode } from "../helpers/cri-node.ts";
+
+const forever = ["/bin/sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.2; done"];
+let passed = 0;
+let failed = 0;
+
+async function test(name: string, work: () => Promise<void>): Promise<void> {
+  const began = performance.now();
+  try {
+    await work();
+    passed++;
+    console.log(`ok      ${name} (${Math.round(performance.now() - began)} ms)`);
+  } catch (error) {
+    failed++;
+    console.log(`FAILED  ${name}: ${error instanceof Error ? error.stack : error}`);
+  }
+}
+
+const node = await CriNode.start();
+const cgroupOf = (podName: string, id: string): string => `/sys/fs/cgroup${node.cgroupParent}/pod-${podName}/${id}`;
+const valueOf = (directory: string, file: string): string => readFileSync(join(directory, file), "utf8").trim();
+
+await test("a container has the limits that were asked for, in a cgroup namespace of its own", async () => {
+  const pod = node.podConfig("limits");
+  const podId = await node.runPod(pod);
+  const resources = {
+    memory_limit_in_bytes: 64 << 20,
+    cpu_period: 100000,
+    cpu_quota: 50000,
+    cpu_shares: 512,
+    unified: { "pids.max": "64" },
+  };
+  const id = await node.run(podId, pod, node.containerConfig("main", forever, { linux: { resources } }));
+  const directory = cgroupOf("limits", id);
+  assert.equal(valueOf(directory, "memory.max"), String(64 << 20));
+  assert.equal(valueOf(directory, "memory.swap.max"), "0");
+  assert.equal(valueOf(directory, "cpu.max"), "50000 100000");
+  assert.equal(valueOf(directory, "cpu.weight"), "59");
+  assert.equal(valueOf(directory, "pids.max"), "64");
+  assert.equal((await node.exec(id, ["/bin/cat", "/proc/self/cgroup"], 30)).stdout, "0::/\n");
+  assert.match((await node.exec(id, ["/bin/cat", "/sys/fs/cgroup/cgroup.controllers"], 30)).stdout, /memory/);
+  assert.notEqual((await node.exec(id, ["/bin/mkdir", "/sys/fs/cgroup/x"], 30)).exitCode, 0);
+  const { stats } = await node.client.runtime("ContainerStats", { container_id: id });
+  assert.ok(BigInt(stats.memory.working_set_bytes.value) > 0n);
+  await node.removePod(podId);
+});
+
+await test("devices are allowed and denied by the program of the cgroup", async () => {
+  const pod = node.podConfig("devices");
+  const podId = await node.runPod(pod);
+  const id = await node.run(podId, pod, node.containerConfig("main", forever));
+  assert.equal((await node.exec(id, ["/bin/sh", "-c", "head -c 4 /dev/zero | wc -c"], 30)).stdout.trim(), "4");
+  const made = await node.exec(id, ["/bin/sh", "-c", "mknod /tmp/kmsg c 1 11 && cat /tmp/kmsg"], 30);
+  assert.notEqual(made.exitCode, 0);
+  assert.match(made.stderr, /not permitted/);
+  await node.removePod(podId);
+});
+
+await test("OOM is seen through memory.events", async () => {
+  const pod = node.podConfig("oom");
+  const podId = await node.runPod(pod);
+  const config = node.containerConfig("hog", ["/bin/sh", "-c", "exec tail /dev/zero"], {
+    linux: { resources: { memory_limit_in_bytes: 16 << 20 } },
+  });
+  const id = await node.run(podId, pod, config);
+  const status = await node.exited(id, 60_000);
+  assert.equal(status.reason, "OOMKilled");
+  assert.equal(status.exit_code, 137);
+  await node.removePod(podId);
+});
+
+await test("exec works in a container that moved its processes into cgroups of its own", async () => {
+  const pod = node.podConfig("nested", { linux: { security_context: { privileged: true } } });
+  const podId = await node.runPod(pod);
+  const script =
+    "mkdir /sys/fs/cgroup/inner && echo 1 > /sys/fs/cgroup/inner/cgroup.procs; echo +memory > /sys/fs/cgroup/cgroup.subtree_control; echo done; sleep 1000";
+  const config = node.containerConfig("main", ["/bin/sh", "-c", script], { linux: { security_context: { privileged: true } } });
+  const id = await node.run(podId, pod, config);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal((await node.exec(id, ["/bin/echo", "here"], 30)).stdout, "here\n");
+  await node.removePod(podId);
+});
+
+await test("a fork storm is ended by stop", async () => {
+  const pod = node.podConfig("storm");
+  const podId = await node.runPod(pod);
+  const config = node.containerConfig("main", ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1000 & sleep 0.05; done"]);
+  const id = await node.run(podId, pod, config);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await node.client.runtime("StopContainer", { container_id: id, timeout: 1 });
+  assert.equal((await node.status(id)).exit_code, 137);
+  await node.removePod(podId);
+});
+
+await test("containers outlive a killed daemon, and nothing is lost", async () => {
+  const pod = node.podConfig("restart");
+  const podId = await node.runPod(pod);
+  const stays = await node.run(podId, pod, node.containerConfig("stays", forever));
+  const ends = await node.run(podId, pod, node.containerConfig("ends", ["/bin/sh", "-c", "sleep 2; exit 5"]));
+  const { pid } = await node.info(stays);
+  await node.daemon.kill("SIGKILL");
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  await node.daemon.launch();
+  assert.equal((await node.info(stays)).pid, pid);
+  assert.equal((await node.status(ends)).exit_code, 5);
+  await node.client.runtime("StopContainer", { container_id: stays, timeout: 20 });
+  assert.equal((await node.status(stays)).exit_code, 7);
+  await node.removePod(podId);
+});
+
+await test("oom scores below zero and raised limits are given, as the machine has the capability", async () => {
+  const { status } = await node.client.runtime("Status", {});
+  assert.ok(status.conditions.some((c: { type: string; status: boolean }) => c.type === "RuntimeReady" && c.status));
+  const pod = node.podConfig("scores");
+  const podId = await node.runPod(pod);
+  const id = await node.run(podId, pod, node.containerConfig("main", forever, { linux: { resources: { oom_score_adj: -997 } } }));
+  assert.equal(readFileSync(`/proc/${(await node.info(id)).pid}/oom_score_adj`, "utf8").trim(), "-997");
+  await node.removePod(podId);
+});
+
+const parent = `/sys/fs/cgroup${node.cgroupParent}`;
+await node[Symbol.asyncDispose]();
+await test("nothing is left in the cgroup tree", async () => {
+  assert.throws(() => readFileSync(join(parent, "cgroup.procs")));
+});
+console.log(`vm: ${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
