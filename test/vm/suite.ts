@@ -25,7 +25,7 @@ async function test(name: string, work: () => Promise<void>): Promise<void> {
 
 const node = await CriNode.start();
 const cgroupOf = (podName: string, id: string): string => `/sys/fs/cgroup${node.cgroupParent}/pod-${podName}/${id}`;
-const valueOf = (directory: string, file: string): string => readFileSync(join(directory, file), "utf8").trim();
+const fileIn = (directory: string, file: string): string => readFileSync(join(directory, file), "utf8").trim();
 
 await test("a container has the limits that were asked for, in a cgroup namespace of its own", async () => {
   const pod = node.podConfig("limits");
@@ -39,11 +39,11 @@ await test("a container has the limits that were asked for, in a cgroup namespac
   };
   const id = await node.run(podId, pod, node.containerConfig("main", forever, { linux: { resources } }));
   const directory = cgroupOf("limits", id);
-  assert.equal(valueOf(directory, "memory.max"), String(64 << 20));
-  assert.equal(valueOf(directory, "memory.swap.max"), "0");
-  assert.equal(valueOf(directory, "cpu.max"), "50000 100000");
-  assert.equal(valueOf(directory, "cpu.weight"), "59");
-  assert.equal(valueOf(directory, "pids.max"), "64");
+  assert.equal(fileIn(directory, "memory.max"), String(64 << 20));
+  assert.equal(fileIn(directory, "memory.swap.max"), "0");
+  assert.equal(fileIn(directory, "cpu.max"), "50000 100000");
+  assert.equal(fileIn(directory, "cpu.weight"), "59");
+  assert.equal(fileIn(directory, "pids.max"), "64");
   assert.equal((await node.exec(id, ["/bin/cat", "/proc/self/cgroup"], 30)).stdout, "0::/\n");
   assert.match((await node.exec(id, ["/bin/cat", "/sys/fs/cgroup/cgroup.controllers"], 30)).stdout, /memory/);
   assert.notEqual((await node.exec(id, ["/bin/mkdir", "/sys/fs/cgroup/x"], 30)).exitCode, 0);
