@@ -117,6 +117,9 @@ export const opSchemas = {
   "copy-tree": op(38, { path: "str", into: "u32" }),
   /** Attaches the slot's mount at a host path that exists. */
   "attach-host": op(39, { slot: "u32", path: "str" }),
+  /** fchown of a slot's file, ids as the child's current user namespace sees them: stdio pipes of a pod with a user namespace, whose
+   *  container root must be able to reopen /dev/stdout, are given away in the outer phase. The null device is left alone. */
+  "chown-slot": op(40, { slot: "u32", uid: "u32", gid: "u32" }),
 
   // ---- settings of namespaces and of the process
   hostname: op(50, { name: "str" }),
