@@ -168,6 +168,11 @@ export interface Runtime {
   startPod(spec: PodSpec, signal: AbortSignal): Promise<Pod>;
   /** Reconnects to the shim of a pod; undefined: it is gone, and `destroyRemains` is due. */
   reconnectPod(spec: PodSpec, signal: AbortSignal): Promise<Pod | undefined>;
+  /** After a dead shim, ahead of CNI DEL, which still needs the pinned namespace: kills the processes of these cgroups and below, and
+   *  waits until none is left. Removes nothing. Missing cgroups are success. */
+  killRemains(cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
+  /** Removes a cgroup of ours with no process in it, in every hierarchy; a missing one is success. */
+  removeCgroup(cgroupsPath: string, signal: AbortSignal): Promise<void>;
   /** After a dead shim: kills the processes of these cgroups, removes them, unpins, unmounts, removes runDir. Idempotent. */
   destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
   /** The exit record that a shim left on disk before it died, if any. */
