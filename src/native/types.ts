@@ -6,11 +6,12 @@
 
 /** A started host program or shim. */
 export interface SpawnRequest {
-  /** Path, or descriptor of the image (execveat with AT_EMPTY_PATH) when `imageFd` is set. */
+  /** Path, or a name for messages when `imageFd`, the descriptor of the image (execveat with AT_EMPTY_PATH), is set. */
   readonly path: string;
   readonly imageFd: number | null;
   readonly argv: readonly string[];
   readonly env: readonly string[];
+  /** null: "/". */
   readonly cwd: string | null;
   /** Descriptors that the child gets as 0, 1, 2, ...; null: /dev/null. Nothing else is inherited. */
   readonly fds: readonly (number | null)[];
@@ -18,6 +19,12 @@ export interface SpawnRequest {
   readonly parentDeathSignal: number;
   /** Own session (setsid), so that the whole group can be signalled. */
   readonly newSession: boolean;
+  /** Soft RLIMIT_NOFILE, at most the hard one (Node raises its own). Absent or null: 1024, the kernel's default. */
+  readonly softNofile?: number | null;
+  /** Directory of a cgroup v2 to be born in (CLONE_INTO_CGROUP). */
+  readonly cgroupFd?: number | null;
+  /** v1 `tasks` files to which the child writes "0" before it executes: a process that moves itself waits for no grace period. */
+  readonly taskFiles?: readonly string[];
 }
 
 export interface Spawned {
@@ -37,6 +44,8 @@ export interface SeccompRuleSet {
   readonly defaultAction: number;
   /** SCMP_ARCH_* tokens; the native one is always there. */
   readonly architectures: readonly number[];
+  /** ENOSYS instead of the default action for system calls above the largest number that the rules mention. Absent: true. */
+  readonly enosysForNewer?: boolean;
   readonly rules: readonly {
     readonly action: number;
     readonly syscall: string;
@@ -50,15 +59,27 @@ export interface SeqpacketConnection {
   send(packet: Uint8Array, fds: readonly number[]): void;
   /** Called once when a send that met EAGAIN may be tried again. */
   onWritable(callback: () => void): void;
+  /** SO_PEERCRED: who listens on the other side. */
+  peer(): { readonly pid: number; readonly uid: number };
+  /** No callback is called after this. */
+  close(): void;
+}
+
+/** A pipe that is being read. */
+export interface PipeReader {
+  /** Closes the descriptor; no callback is called after this. */
   close(): void;
 }
 
 export interface Addon {
   spawn(request: SpawnRequest): Spawned;
-  /** Resolves when the child (ours, by pidfd) has ended and has been reaped. Uses poll on the pidfd, no thread. */
-  waitChild(pidfd: number): Promise<ChildExit>;
+  /**
+   * Resolves when the child (ours, by pidfd) has ended and has been reaped. Uses poll on the pidfd, no thread; the caller may close
+   * the pidfd meanwhile. With `background` the wait does not keep this process alive.
+   */
+  waitChild(pidfd: number, background?: boolean): Promise<ChildExit>;
   /** Resolves when the process (anyone's) behind the pidfd has ended. */
-  waitGone(pidfd: number): Promise<void>;
+  waitGone(pidfd: number, background?: boolean): Promise<void>;
   pidfdOpen(pid: number): number;
   pidfdSignal(pidfd: number, signal: number): void;
   /** kill(2) on a process group. */
@@ -72,11 +93,19 @@ export interface Addon {
     onClose: (errno: number) => void,
   ): SeqpacketConnection;
 
+  /**
+   * Reads a pipe until its end, in chunks of at most 64 KiB. Takes the descriptor, also when it throws. `onEnd` is called once, with
+   * errno 0 at the end of the data.
+   */
+  readPipe(fd: number, onData: (chunk: Buffer) => void, onEnd: (errno: number) => void): PipeReader;
+
   /** O_CLOEXEC is added. resolve: RESOLVE_* bits. Retries EAGAIN. Falls back to a verified walk where the kernel has no openat2. */
   openat2(dirFd: number, path: string, flags: number, mode: number, resolve: number): number;
+  /** For tests: behave as on a kernel without openat2. */
+  forceFallbacks(on: boolean): void;
   /** [read end, write end]; size 0: the default pipe buffer. */
   pipe(sizeBytes: number): [number, number];
-  /** An executable memfd with these bytes, sealed against any change. */
+  /** A memfd with these bytes, sealed against any change; the descriptor is read-only. */
   sealedMemfd(name: string, content: Uint8Array, executable: boolean): number;
   close(fd: number): void;
   umount2(path: string, flags: number): void;

@@ -1,0 +1,40 @@
+#include "addon.h"
+
+namespace {
+
+template <auto function>
+void put(Napi::Object exports, const char* name)
+{
+	exports.Set(name, Napi::Function::New<function>(exports.Env(), name));
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports)
+{
+	put<caisson::spawn>(exports, "spawn");
+	put<caisson::waitChild>(exports, "waitChild");
+	put<caisson::waitGone>(exports, "waitGone");
+	put<caisson::pidfdOpen>(exports, "pidfdOpen");
+	put<caisson::pidfdSignal>(exports, "pidfdSignal");
+	put<caisson::killGroup>(exports, "killGroup");
+	put<caisson::seqpacketConnect>(exports, "seqpacketConnect");
+	put<caisson::readPipe>(exports, "readPipe");
+	put<caisson::openat2>(exports, "openat2");
+	put<caisson::forceFallbacks>(exports, "forceFallbacks");
+	put<caisson::pipe>(exports, "pipe");
+	put<caisson::sealedMemfd>(exports, "sealedMemfd");
+	put<caisson::close>(exports, "close");
+	put<caisson::umount2>(exports, "umount2");
+	put<caisson::fsTypeOf>(exports, "fsTypeOf");
+	put<caisson::tryLock>(exports, "tryLock");
+	put<caisson::fallocate>(exports, "fallocate");
+	put<caisson::syncfs>(exports, "syncfs");
+	put<caisson::sendDatagram>(exports, "sendDatagram");
+	put<caisson::seccompCompile>(exports, "seccompCompile");
+	put<caisson::seccompSyscallNumber>(exports, "seccompSyscallNumber");
+	put<caisson::attachDeviceProgram>(exports, "attachDeviceProgram");
+	return exports;
+}
+
+} // namespace
+
+NODE_API_MODULE(caisson, init)

@@ -1,0 +1,179 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+
+#include "addon.h"
+#include "values.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+namespace caisson {
+namespace {
+
+class Syncfs final : public Napi::AsyncWorker {
+public:
+	Syncfs(Napi::Env env, Fd fd) : AsyncWorker(env, "caisson:syncfs"), deferred_(Napi::Promise::Deferred::New(env)), fd_(std::move(fd)) {}
+	Napi::Promise promise() const { return deferred_.Promise(); }
+
+protected:
+	void Execute() override { err_ = ::syncfs(fd_.get()) < 0 ? errno : 0; }
+	void OnOK() override
+	{
+		if (err_ != 0)
+			deferred_.Reject(nativeError(Env(), err_, "syncfs").Value());
+		else
+			deferred_.Resolve(Env().Undefined());
+	}
+
+private:
+	Napi::Promise::Deferred deferred_;
+	Fd fd_;
+	int err_ = 0;
+};
+
+/* Kernels before 6.3 refuse the two flags with EINVAL. */
+int createMemfd(const char* name, bool executable)
+{
+	const unsigned base = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd = memfd_create(name, base | (executable ? MFD_EXEC : MFD_NOEXEC_SEAL));
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, base);
+	return fd;
+}
+
+} // namespace
+
+Napi::Value pipe(const Napi::CallbackInfo& info)
+{
+	const int size = toInt(info[0], "sizeBytes must be a number");
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		throw nativeError(info.Env(), errno, "pipe2");
+	Fd readEnd(ends[0]);
+	Fd writeEnd(ends[1]);
+	if (size > 0 && fcntl(writeEnd.get(), F_SETPIPE_SZ, size) < 0)
+		throw nativeError(info.Env(), errno, "fcntl(F_SETPIPE_SZ)");
+	Napi::Array result = Napi::Array::New(info.Env(), 2);
+	result.Set(0U, Napi::Number::New(info.Env(), readEnd.release()));
+	result.Set(1U, Napi::Number::New(info.Env(), writeEnd.release()));
+	return result;
+}
+
+Napi::Value sealedMemfd(const Napi::CallbackInfo& info)
+{
+	Napi::Env env = info.Env();
+	const std::string name = toText(info[0], "name must be a string without NUL");
+	const auto content = toBytes(info[1], "content must be a Uint8Array");
+	Fd memfd(createMemfd(name.c_str(), info[2].ToBoolean()));
+	if (!memfd.valid())
+		throw nativeError(env, errno, "memfd_create");
+	for (size_t at = 0; at < content.size();) {
+		const ssize_t wrote = write(memfd.get(), content.data() + at, content.size() - at);
+		if (wrote < 0 && errno != EINTR)
+			throw nativeError(env, errno, "write");
+		at += wrote > 0 ? static_cast<size_t>(wrote) : 0;
+	}
+	if (fcntl(memfd.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+		throw nativeError(env, errno, "fcntl(F_ADD_SEALS)");
+	/* The sealed descriptor still counts as a writer: executing it would be ETXTBSY. */
+	char path[32];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", memfd.get());
+	const int readOnly = open(path, O_RDONLY | O_CLOEXEC);
+	if (readOnly < 0)
+		throw nativeError(env, errno, "open");
+	return Napi::Number::New(env, readOnly);
+}
+
+void close(const Napi::CallbackInfo& info)
+{
+	const int fd = toInt(info[0], "fd must be a descriptor");
+	/* EINTR: Linux has closed it all the same. */
+	if (::close(fd) < 0 && errno != EINTR)
+		throw nativeError(info.Env(), errno, "close");
+}
+
+void umount2(const Napi::CallbackInfo& info)
+{
+	const std::string path = toText(info[0], "path must be a string without NUL");
+	if (::umount2(path.c_str(), toInt(info[1], "flags must be a number")) < 0)
+		throw nativeError(info.Env(), errno, "umount2");
+}
+
+Napi::Value fsTypeOf(const Napi::CallbackInfo& info)
+{
+	struct statfs fs;
+	if (fstatfs(toInt(info[0], "fd must be a descriptor"), &fs) < 0)
+		throw nativeError(info.Env(), errno, "fstatfs");
+	return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(fs.f_type));
+}
+
+Napi::Value tryLock(const Napi::CallbackInfo& info)
+{
+	if (flock(toInt(info[0], "fd must be a descriptor"), LOCK_EX | LOCK_NB) == 0)
+		return Napi::Boolean::New(info.Env(), true);
+	if (errno != EWOULDBLOCK)
+		throw nativeError(info.Env(), errno, "flock");
+	return Napi::Boolean::New(info.Env(), false);
+}
+
+void fallocate(const Napi::CallbackInfo& info)
+{
+	const int fd = toInt(info[0], "fd must be a descriptor");
+	const uint64_t size = toUint64(info[1], "sizeBytes must be a bigint");
+	int rc;
+	do
+		rc = ::fallocate(fd, 0, 0, static_cast<off_t>(size));
+	while (rc < 0 && errno == EINTR);
+	if (rc < 0)
+		throw nativeError(info.Env(), errno, "fallocate");
+}
+
+Napi::Value syncfs(const Napi::CallbackInfo& info)
+{
+	Fd own(fcntl(toInt(info[0], "fd must be a descriptor"), F_DUPFD_CLOEXEC, 0));
+	if (!own.valid())
+		throw nativeError(info.Env(), errno, "fcntl");
+	auto* worker = new Syncfs(info.Env(), std::move(own));
+	const Napi::Promise promise = worker->promise();
+	worker->Queue();
+	return promise;
+}
+
+void sendDatagram(const Napi::CallbackInfo& info)
+{
+	const std::string path = toText(info[0], "path must be a string without NUL");
+	const auto data = toBytes(info[1], "data must be a Uint8Array");
+	sockaddr_un address{};
+	address.sun_family = AF_UNIX;
+	/* An abstract name is as long as the address says; a file name wants its NUL. */
+	const bool abstract = path.starts_with("@");
+	if (path.empty() || path.size() + (abstract ? 0 : 1) > sizeof address.sun_path)
+		throw nativeError(info.Env(), ENAMETOOLONG, "connect");
+	memcpy(address.sun_path, path.data(), path.size());
+	if (abstract)
+		address.sun_path[0] = '\0';
+	const socklen_t length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (abstract ? 0 : 1));
+	Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	if (!socket.valid())
+		throw nativeError(info.Env(), errno, "socket");
+	if (sendto(socket.get(), data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&address), length) < 0)
+		throw nativeError(info.Env(), errno, "sendto");
+}
+
+} // namespace caisson
