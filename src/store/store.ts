@@ -15,6 +15,7 @@ export interface StoredEvent {
   readonly atNs: bigint;
   readonly objectId: string;
   readonly kind: string;
+  readonly detail: Readonly<Record<string, string | number>>;
 }
 
 export interface Store {
