@@ -1,0 +1,179 @@
+/** Mounts of a container: what every container gets, what the pod asks for, and the image's volumes (cri-semantics 5.9). */
+import { posix } from "node:path";
+import type { OciIdMapping, OciMount } from "../core/oci.ts";
+import type { PodSpec } from "../core/runtime.ts";
+import type { IDMapping, Mount } from "../gen/cri/v1/api.ts";
+import { messageOf, RuntimeError } from "../lib/errors.ts";
+import { defaultMounts, type MountSituation } from "./default-mounts.ts";
+import { type HostMount, parseMountinfo, propagationOption } from "./mount-propagation.ts";
+import { cleanAbsolutePath, hasControlCharacter, invalid, isAtOrBelow, pathDepth, quoted } from "./translate-check.ts";
+import type { TranslationNode } from "./translate-node.ts";
+
+export interface MountRequest extends MountSituation {
+  readonly mounts: readonly Mount[];
+  readonly imageVolumes: readonly string[];
+  readonly volumesDir: string;
+  readonly absentMountSources: "create" | "refuse";
+}
+
+export interface ResolvedMounts {
+  readonly mounts: readonly OciMount[];
+  readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  readonly rootfsPropagation: "rslave" | "rshared" | undefined;
+  readonly notes: readonly string[];
+}
+
+const mostImageVolumes = 256;
+
+function destinationOf(mount: Mount): string {
+  const path = cleanAbsolutePath("mount container_path", mount.containerPath);
+  if (path === "/") throw invalid("mount container_path must not be the root of the container");
+  if (hasControlCharacter(path)) throw invalid(`mount container_path ${quoted(path)} contains control characters`);
+  return path;
+}
+
+/** Descriptors of a kubelet are given as links that must be opened, not read: their target may be swapped (CVE-2021-25741). */
+const isDescriptorLink = (path: string): boolean => /^\/proc\/(self|\d+)\/fd\/\d+$/.test(path);
+
+async function resolveSource(mount: Mount, request: MountRequest, node: TranslationNode): Promise<string> {
+  const source = cleanAbsolutePath(`host_path of the mount at ${mount.containerPath}`, mount.hostPath);
+  const real = await node.host.realpath(source);
+  if (real !== undefined) return real;
+  if (request.absentMountSources === "refuse") {
+    throw invalid(`host_path ${quoted(source)} of the mount at ${mount.containerPath} does not exist`);
+  }
+  try {
+    await node.host.makeDirectory(source);
+  } catch (error) {
+    throw invalid(`host_path ${quoted(source)} of the mount at ${mount.containerPath} cannot be made: ${messageOf(error)}`);
+  }
+  const made = await node.host.realpath(source);
+  if (made === undefined) throw invalid(`host_path ${quoted(source)} of the mount at ${mount.containerPath} vanished`);
+  return made;
+}
+
+function recursiveReadOnly(mount: Mount, supported: boolean): boolean {
+  if (!mount.recursiveReadOnly) return false;
+  const at = `mount at ${mount.containerPath}`;
+  if (!mount.readonly) throw invalid(`recursive_read_only of the ${at} needs readonly`);
+  if (mount.propagation !== 0) throw invalid(`recursive_read_only of the ${at} needs propagation PRIVATE`);
+  if (!supported) throw invalid(`RROUnsupported: the kernel cannot make the ${at} read-only recursively (Linux 5.12 can)`);
+  return true;
+}
+
+/** An id-mapped mount shows the ids of the pod's user namespace, so its mappings must be that namespace's. */
+function idMappings(mount: Mount, user: PodSpec["user"]): Pick<OciMount, "uidMappings" | "gidMappings"> {
+  if (mount.uidMappings.length === 0 && mount.gidMappings.length === 0) return {};
+  const convert = (mappings: readonly IDMapping[]): OciIdMapping[] =>
+    mappings.map(({ containerId, hostId, length }) => ({ containerID: containerId, hostID: hostId, size: length }));
+  const [uidMappings, gidMappings] = [convert(mount.uidMappings), convert(mount.gidMappings)];
+  if (user === null) throw invalid(`mount at ${mount.containerPath} has id mappings but the pod has no user namespace`);
+  if (JSON.stringify([uidMappings, gidMappings]) !== JSON.stringify([user.uid, user.gid])) {
+    throw invalid(`id mappings of the mount at ${mount.containerPath} differ from those of the pod's user namespace`);
+  }
+  return { uidMappings, gidMappings };
+}
+
+function extraOptions(mount: Mount): string[] {
+  const unknown = mount.mountOptions.find((option) => !["noexec", "nodev", "nosuid"].includes(option));
+  if (unknown !== undefined)
+    throw invalid(`mount option ${quoted(unknown)} of the mount at ${mount.containerPath} is not supported`);
+  return mount.mountOptions;
+}
+
+function refuseImageMount(mount: Mount): void {
+  if (mount.image === undefined || mount.image.image === "") {
+    if (mount.imageSubPath !== "") throw invalid(`mount at ${mount.containerPath} has an image_sub_path but no image`);
+    return;
+  }
+  if (mount.hostPath !== "")
+    throw invalid(`ImageVolumeMountFailed: mount at ${mount.containerPath} has both a host_path and an image`);
+  if (!mount.readonly) throw invalid(`ImageVolumeMountFailed: image mount at ${mount.containerPath} must be readonly`);
+  throw new RuntimeError(
+    "unimplemented",
+    `ImageVolumeMountFailed: image mounts are not supported yet (at ${mount.containerPath})`,
+  );
+}
+
+async function podMount(
+  mount: Mount,
+  request: MountRequest,
+  hostMounts: readonly HostMount[],
+  node: TranslationNode,
+): Promise<OciMount> {
+  refuseImageMount(mount);
+  const destination = destinationOf(mount);
+  const recursive = recursiveReadOnly(mount, node.facts.recursiveReadOnly);
+  const mappings = idMappings(mount, request.user);
+  const extra = extraOptions(mount);
+  const resolved = await resolveSource(mount, request, node);
+  return {
+    destination,
+    type: "bind",
+    source: isDescriptorLink(mount.hostPath) ? mount.hostPath : resolved,
+    options: [
+      "rbind",
+      propagationOption(mount.propagation, resolved, hostMounts),
+      recursive ? "rro" : mount.readonly ? "ro" : "rw",
+      ...extra,
+    ],
+    ...mappings,
+  };
+}
+
+/** What has no meaning inside a filesystem of the kernel, and must not replace one. */
+const noVolumesBelow = ["/proc", "/sys", "/dev"];
+
+/** Image-declared volumes: the path is data of the image, resolved inside the root by the core (CVE-2022-23648). */
+function imageVolumes(request: MountRequest, taken: ReadonlySet<string>, notes: string[]): ResolvedMounts["volumes"] {
+  const paths = new Set<string>();
+  for (const declared of request.imageVolumes) {
+    if (declared === "" || hasControlCharacter(declared)) throw invalid(`volume ${quoted(declared)} of the image is not a path`);
+    const path = posix.join("/", declared).replace(/(.)\/$/, "$1");
+    if (path === "/") throw invalid("the image declares its whole root as a volume");
+    if (noVolumesBelow.some((parent) => isAtOrBelow(path, parent))) notes.push(`volume ${quoted(path)} of the image is ignored`);
+    else if (!taken.has(path)) paths.add(path);
+  }
+  if (paths.size > mostImageVolumes) throw invalid(`the image declares ${paths.size} volumes, more than ${mostImageVolumes}`);
+  return [...paths].sort().map((path, index) => ({ path, hostPath: posix.join(request.volumesDir, String(index)) }));
+}
+
+/** A pod's mount replaces the default at the same place; one over /dev or /sys also replaces the defaults below it. */
+function keepDefault(destination: string, asked: ReadonlySet<string>): boolean {
+  if (asked.has(destination)) return false;
+  return !["/dev", "/sys"].some((parent) => asked.has(parent) && isAtOrBelow(destination, parent));
+}
+
+export async function resolveMounts(request: MountRequest, node: TranslationNode): Promise<ResolvedMounts> {
+  const notes: string[] = [];
+  const hostMounts = request.mounts.some((mount) => mount.propagation !== 0) ? parseMountinfo(await node.host.mountinfo()) : [];
+  const asked = new Map<string, OciMount>();
+  for (const mount of request.mounts) {
+    const translated = await podMount(mount, request, hostMounts, node);
+    if (asked.has(translated.destination)) {
+      notes.push(`several mounts at ${translated.destination}: the last one is used`);
+      asked.delete(translated.destination);
+    }
+    asked.set(translated.destination, translated);
+  }
+  const defaults = defaultMounts(request).filter((mount) => keepDefault(mount.destination, new Set(asked.keys())));
+  const volumes = imageVolumes(request, new Set([...asked.keys(), ...defaults.map((mount) => mount.destination)]), notes);
+  const volumeMounts = volumes.map(
+    ({ path, hostPath }): OciMount => ({
+      destination: path,
+      type: "bind",
+      source: hostPath,
+      options: ["rbind", "rprivate", "rw"],
+    }),
+  );
+  const mounts = [...defaults, ...asked.values(), ...volumeMounts].sort(
+    (a, b) => pathDepth(a.destination) - pathDepth(b.destination),
+  );
+  const used = new Set([...asked.values()].flatMap((mount) => mount.options ?? []));
+  return {
+    mounts,
+    volumes,
+    rootfsPropagation: used.has("rshared") ? "rshared" : used.has("rslave") ? "rslave" : undefined,
+    notes,
+  };
+}
