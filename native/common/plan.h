@@ -61,6 +61,18 @@ int plan_has(const struct plan *plan, uint32_t code);
 uint32_t plan_known_ops(uint32_t *codes, uint32_t room);
 /* "mount-attr" and so on, for tests and tools; NULL if unknown. */
 const char *plan_op_name(uint32_t code);
+const char *plan_op_signature(uint32_t code);
+
+/* Goes through the operations of a checked plan. */
+struct plan_cursor {
+	const uint8_t *next;
+	uint32_t left;
+	uint16_t code;
+	uint32_t size;
+	const uint8_t *fields;
+};
+void plan_cursor(const struct plan *plan, struct plan_cursor *cursor);
+int plan_next(struct plan_cursor *cursor);
 
 enum plan_report_type {
 	PLAN_FAILED = 1,  /* op, err (positive errno), detail; the child exits 127 */
@@ -102,7 +114,7 @@ _Noreturn void plan_run(const struct plan *plan, struct plan_env *env);
 
 /*
  * Newer system calls that shall answer ENOSYS, so that the fallbacks run: names separated by commas as in CAISSON_DENY_SYSCALLS
- * (openat2, close_range, setns_pidfd, overlay_lowerdir, overlay_fsconfig, proc_subset, fchmodat2, tiocgptpeer). Call once at start, before any fork.
+ * (kernel.h lists them). Call once at start, before any fork.
  * Returns -EINVAL for an unknown name.
  */
 int kernel_deny(const char *names);
