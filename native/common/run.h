@@ -1,0 +1,116 @@
+/*
+ * Inside the op runner. One struct run per child; ops are functions of it and of their decoded fields, return 0 or -errno and
+ * may say more than their first string field by `say`. Everything here runs after fork: async-signal-safe calls only.
+ */
+#ifndef CAISSON_RUN_H
+#define CAISSON_RUN_H
+
+#include <limits.h>
+
+#include "kernel.h"
+#include "plan.h"
+#include "wire.h"
+
+struct run {
+	const struct plan *plan;
+	struct plan_env *env;
+	struct plan_cursor cursor; /* behind the op that runs */
+	uint32_t index;
+	uint32_t exported;
+	int root;           /* O_PATH of the root that paths in the root refer to; -1: not set */
+	int proc;           /* private procfs; -1: not open yet */
+	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
+	int mask_template;  /* the empty tmpfs that masks directories; -1: none yet */
+	int death_signal;   /* lost at fork and at a change of credentials, so it is kept here */
+	uint32_t uid;       /* that `user` set */
+	uint8_t in_container; /* "/" is the container's: pivoted, or its mount namespace joined */
+	uint8_t tree_is_slave; /* unmounting here cannot reach the host */
+	uint8_t pid_for_children; /* a pid namespace is joined or made which this process is not in */
+	uint8_t forked;
+	char home[256];     /* of `uid`, from the container's passwd; empty: not looked up */
+	char detail[sizeof ((struct plan_report *)0)->detail];
+};
+
+typedef struct wire_value value;
+typedef int op_function(struct run *run, const value *v);
+
+/* Replaces the detail of a failure by up to three strings, one after another. Returns `error`. */
+int say(struct run *run, int error, const char *a, const char *b, const char *c);
+
+/* Descriptor of a slot or pin, or -EBADF. */
+int slot_fd(const struct run *run, uint32_t slot);
+/* Puts a descriptor into a slot; a former one is closed. */
+void slot_set(struct run *run, uint32_t slot, int fd);
+void slot_close(struct run *run, uint32_t slot);
+/* Keeps 0, 1, 2, report and release. */
+void close_all_descriptors(struct run *run);
+/* Keeps the slots, pins and the image as well. */
+void close_foreign_descriptors(struct run *run);
+
+/* Sends a report, with `fd` attached unless it is -1. The child ends when nobody listens. */
+void report_send(struct run *run, enum plan_report_type type, uint32_t number, int32_t pid, int fd);
+/* Waits for one byte on `release`; the child ends at end of file. */
+void wait_for_release(struct run *run);
+int restore_death_signal(struct run *run);
+
+/* ---- procfs.c: security rules in section 2.2 of the reference */
+/* The private procfs handle, opened at first use: -errno or its descriptor, which stays with the run. */
+int proc_handle(struct run *run);
+/* Opens a path below a procfs handle; never crosses a mount, follows no link but thread-self at the start. */
+int proc_open(int proc, const char *path, int flags);
+/* Opens /proc/thread-self/PATH through the private handle. */
+int proc_open_self(struct run *run, const char *path, int flags);
+/* Opens a magic link (fd/N, ns/X) of this process. */
+int proc_open_link(struct run *run, const char *directory, const char *name, int flags);
+/* Path of a descriptor as the kernel shows it, NUL-terminated; returns its length or -errno. */
+int proc_fd_path(struct run *run, int fd, char *out, size_t room);
+/* Opens an O_PATH descriptor for use. */
+int proc_reopen(struct run *run, int fd, int flags);
+/* A procfs with /proc/sys, for one write; the caller closes it at once. */
+int proc_unmasked(void);
+/* Writes all of text in one write. */
+int write_once(int fd, const char *text);
+/* Decimal digits of n; out has 12 bytes at least. Returns out. */
+char *decimal(char *out, uint32_t n);
+
+/* ---- root-path.c: security rules in section 2.1 of the reference */
+/* The root of paths in the root: the one that was set, or "/" where that is the container's. */
+int root_fd(struct run *run);
+#define ROOT_NO_SYMLINKS 1 /* no component may be a symlink */
+#define ROOT_NO_FOLLOW 2   /* a symlink at the end is opened itself */
+/* O_PATH descriptor of an existing path in the root. */
+int root_open(struct run *run, const char *path, unsigned flags);
+#define ROOT_MKDIR 4 /* the last component too becomes a directory, else a file */
+/* The same, making what is missing: parents 0755, a last directory of `mode`, a file 0644. *made: the last one was missing. */
+int root_create(struct run *run, const char *path, unsigned flags, mode_t mode, int *made);
+/* Directory that holds the last component, made if missing, whose links are followed; the last component goes to `name` and is not looked at. */
+int root_parent(struct run *run, const char *path, char name[NAME_MAX + 1]);
+/* Opens the path again: -ESTALE unless it is on the same mount and the same file as `fd`. */
+int root_verify(struct run *run, const char *path, unsigned flags, int fd);
+/* "/" + path below the root, of an open descriptor; -EXDEV if it is not below. */
+int root_relative(struct run *run, int fd, char *out, size_t room);
+/* 1 if both name one file of one filesystem. */
+int same_file(int a, int b);
+/* Opens a character device in the root after checking its number, without touching any other device. */
+int is_device(int fd, mode_t type, unsigned major_number, unsigned minor_number);
+/* A verified null device, opened for reading and writing. */
+int open_null(struct run *run);
+
+/* chmod and chown of an O_PATH descriptor. */
+int set_owner_mode(struct run *run, int fd, uint32_t uid, uint32_t gid, mode_t mode);
+
+/* ---- one function per op */
+op_function op_clean_start, op_join_ns, op_join_process, op_new_ns, op_new_userns, op_fork, op_barrier, op_cgroup_attach, op_export, op_pin,
+	op_open_own_ns, op_bind_own_ns, op_parent_death_signal, op_reaper;
+op_function op_open_tree, op_fsmount, op_overlay, op_mount_attr, op_root_propagation, op_attach_root, op_use_root, op_attach, op_pivot,
+	op_unmount, op_mkdir, op_mknod, op_symlink, op_mask, op_readonly, op_remount_attr, op_open_in_root, op_open_host, op_copy_tree,
+	op_attach_host, op_chown_slot;
+op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op_oom_score_adj, op_no_new_privs, op_seccomp, op_user,
+	op_bounding_caps, op_caps, op_umask, op_cwd, op_keyring, op_stdio, op_console, op_park, op_exec;
+
+/* Looks up HOME for `exec` while the container's passwd can still be read. */
+void find_home(struct run *run, uint32_t uid);
+/* After entering a user namespace: its root, no groups of the host. */
+int become_namespace_root(struct run *run);
+
+#endif
