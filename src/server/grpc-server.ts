@@ -1,0 +1,68 @@
+import type { Socket, Server as SocketServer } from "node:net";
+import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { Health } from "./health.ts";
+import { reflectionServices } from "./reflection.ts";
+import { listenUnix } from "./unix-listener.ts";
+
+/** What the kubelet receives at most, and more than it ever sends. */
+export const maxMessageBytes = 16 * 1024 * 1024;
+
+export interface Service {
+  readonly definition: ServiceDefinition;
+  readonly implementation: UntypedServiceImplementation;
+}
+
+export interface GrpcServer {
+  readonly health: Health;
+  /** Takes no new connection or call, lets the running ones end within `graceMs`, then cuts them off. The socket is removed first. */
+  close(graceMs: number): Promise<void>;
+}
+
+/**
+ * Serves gRPC on a unix socket. Connections are accepted here and handed over: grpc-js itself would make the socket with whatever
+ * mode the umask leaves.
+ */
+export async function serveGrpc(path: string, services: readonly Service[]): Promise<GrpcServer> {
+  const server = new Server({
+    "grpc.max_receive_message_length": maxMessageBytes,
+    "grpc.max_send_message_length": maxMessageBytes,
+    // One stream's window of 64 KiB would make a 16 MiB list take hundreds of round trips.
+    "grpc-node.flow_control_window": 1 << 20,
+    "grpc.enable_channelz": 0,
+  });
+  const health = new Health();
+  for (const { definition, implementation } of [...services, health, ...reflectionServices()]) {
+    server.addService(definition, implementation);
+  }
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const sockets = new Set<Socket>();
+  const listener = await listenUnix(path, (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    injector.injectConnection(socket);
+  });
+  return {
+    health,
+    close: (graceMs) => {
+      health.close();
+      return close(server, listener, sockets, graceMs);
+    },
+  };
+}
+
+/**
+ * tryShutdown says goodbye to every client, but returns at once although calls are running (Node closes a session's server and
+ * grpc-js then takes the session for closed), and forceShutdown forgets sessions: what counts is the connections.
+ */
+async function close(server: Server, listener: SocketServer, sockets: ReadonlySet<Socket>, graceMs: number): Promise<void> {
+  const drained = new Promise<void>((resolve) => listener.close(() => resolve()));
+  server.tryShutdown(() => {});
+  let timer: NodeJS.Timeout | undefined;
+  const overdue = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, graceMs);
+  });
+  await Promise.race([drained, overdue]);
+  clearTimeout(timer);
+  for (const socket of sockets) socket.destroy();
+  await drained;
+}
