@@ -1,0 +1,109 @@
+/** What init and an exec inherit, compared with what was asked: nothing of the daemon's or the shim's may leak into a container. */
+import { readFileSync, readlinkSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Message } from "../helpers/cri-client.ts";
+import { CriNode } from "../helpers/cri-node.ts";
+
+let node: CriNode;
+let pod: Message;
+let id: string;
+let init: Record<string, string>;
+let exec: Record<string, string>;
+
+/** Prints every file that tells what a process inherited, with a marker line before each. */
+const report = [
+  'for f in status limits oom_score_adj cgroup timerslack_ns stat sched; do echo "@@$f"; cat /proc/$$/$f 2>/dev/null; done',
+  'echo "@@fd"; for n in $(ls /proc/$$/fd); do echo "$n $(readlink /proc/$$/fd/$n)"; done',
+  'echo "@@ns"; for n in $(ls /proc/$$/ns); do echo "$n $(readlink /proc/$$/ns/$n)"; done',
+  'echo "@@umask"; umask; echo "@@keyring"; cat /proc/keys 2>/dev/null; echo "@@nice"; nice; echo "@@ionice"; ionice 2>/dev/null; echo "@@end"',
+].join("; ");
+const parse = (text: string): Record<string, string> =>
+  Object.fromEntries(
+    text
+      .split("@@")
+      .slice(1)
+      .map((part) => [part.slice(0, part.indexOf("\n")), part.slice(part.indexOf("\n") + 1).trim()]),
+  );
+const field = (files: Record<string, string>, name: string): string =>
+  new RegExp(`^${name}:\\s*(.*)$`, "m").exec(files["status"] ?? "")?.[1] ?? "";
+
+beforeAll(async () => {
+  node = await CriNode.start();
+  pod = node.podConfig("inherit");
+  const podId = await node.runPod(pod);
+  const config = node.containerConfig("main", ["/bin/sh", "-c", `${report}; sleep 1000`], {
+    linux: {
+      resources: { oom_score_adj: 500, memory_limit_in_bytes: 64 << 20 },
+      security_context: { no_new_privs: true, run_as_user: { value: "1000" }, supplemental_groups: ["3000"] },
+    },
+  });
+  id = await node.run(podId, pod, config);
+  for (let tries = 0; tries < 100 && !node.log("inherit", "main").includes("@@end"); tries++)
+    await new Promise((r) => setTimeout(r, 20));
+  init = parse(node.log("inherit", "main").replaceAll(/^std\w+ F /gm, ""));
+  exec = parse((await node.exec(id, ["/bin/sh", "-c", report])).stdout);
+});
+afterAll(async () => {
+  await node[Symbol.asyncDispose]();
+});
+
+describe.each([
+  ["init", () => init],
+  ["an exec", () => exec],
+])("%s", (_, files) => {
+  it("has default signal dispositions and an empty mask", () => {
+    for (const set of ["SigBlk", "SigIgn"]) expect(field(files(), set)).toMatch(/^0+$/);
+    // The shell that reports catches what it needs itself; nothing beyond SIGINT, SIGQUIT, SIGCHLD and the like.
+    expect(BigInt(`0x${field(files(), "SigCgt")}`) & ~0x1_0016n & 0xffff_ffff_0000_0000n).toBe(0n);
+  });
+  it("has the user, groups, capabilities and flags that were asked for", () => {
+    expect(field(files(), "Uid")).toBe("1000\t1000\t1000\t1000");
+    expect(field(files(), "Gid")).toBe("1000\t1000\t1000\t1000");
+    expect(field(files(), "Groups").split(" ").toSorted()).toEqual(["100", "1000", "2000", "3000"]);
+    for (const set of ["CapInh", "CapPrm", "CapEff", "CapAmb"]) expect(field(files(), set)).toMatch(/^0+$/);
+    expect(field(files(), "CapBnd")).toBe("00000000a80425fb");
+    expect(field(files(), "NoNewPrivs")).toBe("1");
+    expect(field(files(), "Seccomp")).toBe("2");
+  });
+  it("has every processor, no inherited slack, priority or umask", () => {
+    const own = /^Cpus_allowed_list:\s*(.*)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    expect(field(files(), "Cpus_allowed_list")).toBe(own);
+    expect(["", "50000"]).toContain(files()["timerslack_ns"]);
+    expect(files()["nice"]).toBe("0");
+    expect(files()["umask"]).toBe("0022");
+  });
+  it("has its oom score and the daemon's hard limits, with no raised soft limit of Node's", () => {
+    expect(files()["oom_score_adj"]).toBe("500");
+    const limits = readFileSync("/proc/self/limits", "utf8");
+    const row = (text: string, name: string): string[] =>
+      new RegExp(`^${name}\\s+(\\S+)\\s+(\\S+)`, "m").exec(text)?.slice(1, 3) ?? [];
+    expect(row(files()["limits"] ?? "", "Max open files")[1]).toBe(row(limits, "Max open files")[1]);
+    expect(row(files()["limits"] ?? "", "Max core file size")).toEqual(row(limits, "Max core file size"));
+  });
+  it("has only its standard descriptors", () => {
+    // The shell opens the directory that it lists; everything else must be 0, 1 and 2.
+    const rows = (files()["fd"] ?? "").split("\n").filter((row) => !row.includes("/proc/"));
+    expect(rows.map((row) => row.split(" ")[0])).toEqual(["0", "1", "2"]);
+    expect(rows[0]).toBe("0 /dev/null");
+    for (const row of rows.slice(1)) expect(row).toMatch(/pipe:/);
+  });
+  it("has a session of its own", () => {
+    const [pid, , , pgrp, session] = (files()["stat"] ?? "").replace(/\(.*\) /, "x ").split(" ");
+    expect(session).toBe(pgrp);
+    expect(session).toBe(pid);
+  });
+});
+
+it("puts init and exec into the same namespaces and cgroup, which are not the node's", async () => {
+  const own = (kind: string): string => readlinkSync(`/proc/self/ns/${kind}`);
+  const names = (files: Record<string, string>): Record<string, string> =>
+    Object.fromEntries((files["ns"] ?? "").split("\n").map((row) => row.split(" ") as [string, string]));
+  expect(names(exec)).toEqual(names(init));
+  for (const kind of ["mnt", "pid", "ipc"]) expect(names(init)[kind]).not.toBe(own(kind));
+  for (const kind of ["net", "user", "time"]) expect(names(init)[kind]).toBe(own(kind));
+  const cgroups = readFileSync(`/proc/${(await node.info(id)).pid}/cgroup`, "utf8")
+    .trim()
+    .split("\n");
+  for (const row of cgroups) expect(row, "every hierarchy").toMatch(new RegExp(`${node.cgroupParent}/pod-inherit/${id}$`));
+  expect(exec["cgroup"]).toBe(init["cgroup"]);
+});
