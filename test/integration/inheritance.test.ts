@@ -25,7 +25,7 @@ const parse = (text: string): Record<string, string> =>
       .map((part) => [part.slice(0, part.indexOf("\n")), part.slice(part.indexOf("\n") + 1).trim()]),
   );
 const field = (files: Record<string, string>, name: string): string =>
-  new RegExp(`^${name}:\\s*(.*)$`, "m").exec(files["status"] ?? "")?.[1] ?? "";
+  new RegExp(`^${name}:\\s*(.*)$`, "m").exec(files.status ?? "")?.[1] ?? "";
 
 beforeAll(async () => {
   node = await CriNode.start();
@@ -68,27 +68,27 @@ describe.each([
   it("has every processor, no inherited slack, priority or umask", () => {
     const own = /^Cpus_allowed_list:\s*(.*)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
     expect(field(files(), "Cpus_allowed_list")).toBe(own);
-    expect(["", "50000"]).toContain(files()["timerslack_ns"]);
-    expect(files()["nice"]).toBe("0");
-    expect(files()["umask"]).toBe("0022");
+    expect(["", "50000"]).toContain(files().timerslack_ns);
+    expect(files().nice).toBe("0");
+    expect(files().umask).toBe("0022");
   });
   it("has its oom score and the daemon's hard limits, with no raised soft limit of Node's", () => {
-    expect(files()["oom_score_adj"]).toBe("500");
+    expect(files().oom_score_adj).toBe("500");
     const limits = readFileSync("/proc/self/limits", "utf8");
     const row = (text: string, name: string): string[] =>
       new RegExp(`^${name}\\s+(\\S+)\\s+(\\S+)`, "m").exec(text)?.slice(1, 3) ?? [];
-    expect(row(files()["limits"] ?? "", "Max open files")[1]).toBe(row(limits, "Max open files")[1]);
-    expect(row(files()["limits"] ?? "", "Max core file size")).toEqual(row(limits, "Max core file size"));
+    expect(row(files().limits ?? "", "Max open files")[1]).toBe(row(limits, "Max open files")[1]);
+    expect(row(files().limits ?? "", "Max core file size")).toEqual(row(limits, "Max core file size"));
   });
   it("has only its standard descriptors", () => {
     // The shell opens the directory that it lists; everything else must be 0, 1 and 2.
-    const rows = (files()["fd"] ?? "").split("\n").filter((row) => !row.includes("/proc/"));
+    const rows = (files().fd ?? "").split("\n").filter((row) => !row.includes("/proc/"));
     expect(rows.map((row) => row.split(" ")[0])).toEqual(["0", "1", "2"]);
     expect(rows[0]).toBe("0 /dev/null");
     for (const row of rows.slice(1)) expect(row).toMatch(/pipe:/);
   });
   it("has a session of its own", () => {
-    const [pid, , , pgrp, session] = (files()["stat"] ?? "").replace(/\(.*\) /, "x ").split(" ");
+    const [pid, , , pgrp, session] = (files().stat ?? "").replace(/\(.*\) /, "x ").split(" ");
     expect(session).toBe(pgrp);
     expect(session).toBe(pid);
   });
@@ -97,7 +97,7 @@ describe.each([
 it("puts init and exec into the same namespaces and cgroup, which are not the node's", async () => {
   const own = (kind: string): string => readlinkSync(`/proc/self/ns/${kind}`);
   const names = (files: Record<string, string>): Record<string, string> =>
-    Object.fromEntries((files["ns"] ?? "").split("\n").map((row) => row.split(" ") as [string, string]));
+    Object.fromEntries((files.ns ?? "").split("\n").map((row) => row.split(" ") as [string, string]));
   expect(names(exec)).toEqual(names(init));
   for (const kind of ["mnt", "pid", "ipc"]) expect(names(init)[kind]).not.toBe(own(kind));
   for (const kind of ["net", "user", "time"]) expect(names(init)[kind]).toBe(own(kind));
@@ -105,5 +105,5 @@ it("puts init and exec into the same namespaces and cgroup, which are not the no
     .trim()
     .split("\n");
   for (const row of cgroups) expect(row, "every hierarchy").toMatch(new RegExp(`${node.cgroupParent}/pod-inherit/${id}$`));
-  expect(exec["cgroup"]).toBe(init["cgroup"]);
+  expect(exec.cgroup).toBe(init.cgroup);
 });
