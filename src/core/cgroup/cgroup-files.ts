@@ -1,0 +1,92 @@
+/** Reads and writes of cgroup files, with errors that name the file and the value. */
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { errnoName, RuntimeError } from "../../lib/errors.ts";
+
+/** Content without the last newline; undefined when the file or cgroup is missing. */
+export async function readCgroupFile(path: string): Promise<string | undefined> {
+  try {
+    return (await readFile(path, "utf8")).trimEnd();
+  } catch (error) {
+    // ENODEV: the cgroup went away while the file was open. EOPNOTSUPP: a file of a switched-off feature (PSI).
+    if (["ENOENT", "ENODEV", "EOPNOTSUPP", "ENOTSUP"].includes(errnoName(error) ?? "")) return undefined;
+    throw error;
+  }
+}
+
+/** False when the file is missing. */
+export async function writeCgroupFile(path: string, value: string): Promise<boolean> {
+  try {
+    await writeFile(path, value, { flag: "r+" });
+    return true;
+  } catch (error) {
+    const name = errnoName(error);
+    if (name === "ENOENT") return false;
+    const reason = reasons[name ?? ""] ?? name ?? String(error);
+    const code = name === "EINVAL" || name === "ERANGE" ? "invalid_argument" : "failed_precondition";
+    throw new RuntimeError(
+      code,
+      `cannot set ${path} to ${JSON.stringify(value)}: ${reason}`,
+      { path, errnoName: name ?? "" },
+      error,
+    );
+  }
+}
+
+const reasons: Readonly<Record<string, string>> = {
+  EINVAL: "the kernel refuses the value",
+  ERANGE: "the value is out of range",
+  EBUSY: "it is in use by processes or child cgroups",
+  EACCES: "permission denied",
+  EPERM: "a parent cgroup does not allow it",
+  ENOSPC: "the resource is not there",
+  EOPNOTSUPP: "the kernel does not support it here",
+};
+
+/** Makes a cgroup directory and its parents; false: the directory was there. */
+export async function makeCgroup(path: string): Promise<boolean> {
+  try {
+    await mkdir(path, { mode: 0o755 });
+    return true;
+  } catch (error) {
+    if (errnoName(error) === "EEXIST") return false;
+    throw error;
+  }
+}
+
+const removeAttempts = 12;
+
+/** Removes a cgroup and those below it. Zombies and the kernel's own clean-up hold one busy for some time; a missing one is success. */
+export async function removeCgroupTree(path: string, signal?: AbortSignal): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await rmdir(path);
+      return;
+    } catch (error) {
+      const name = errnoName(error);
+      if (name === "ENOENT") return;
+      if (name !== "EBUSY" && name !== "EINTR" && name !== "ENOTEMPTY") throw error;
+      if (attempt === removeAttempts) {
+        throw new RuntimeError(
+          "failed_precondition",
+          `cgroup ${path} cannot be removed: processes are still in it`,
+          { path },
+          error,
+        );
+      }
+      for (const child of await childCgroups(path)) await removeCgroupTree(child, signal);
+      await sleep(2 ** Math.min(attempt, 8), undefined, { signal });
+    }
+  }
+}
+
+/** Directories right below a cgroup. */
+export async function childCgroups(path: string): Promise<readonly string[]> {
+  try {
+    const entries = await readdir(path, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => `${path}/${entry.name}`);
+  } catch (error) {
+    if (errnoName(error) === "ENOENT") return [];
+    throw error;
+  }
+}

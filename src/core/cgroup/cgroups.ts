@@ -1,0 +1,113 @@
+/** The cgroupfs driver: a container's cgroup in every hierarchy of this machine. */
+import { readFile } from "node:fs/promises";
+import { RuntimeError } from "../../lib/errors.ts";
+import type { OciResources } from "../oci.ts";
+import type { CgroupStats } from "../runtime.ts";
+import { readCgroupFile, removeCgroupTree } from "./cgroup-files.ts";
+import { killEverything } from "./cgroup-kill.ts";
+import { makeEverywhere } from "./cgroup-make.ts";
+import { cleanCgroupPath } from "./cgroup-path.ts";
+import {
+  type CgroupPlace,
+  directoriesOf,
+  directoryOf,
+  type HierarchyMounts,
+  hierarchyMounts,
+  killPathsOf,
+  oomPathOf,
+  placeOf,
+  taskFilesOf,
+} from "./cgroup-place.ts";
+import { readStats } from "./cgroup-stats.ts";
+import { findHierarchies, type Hierarchies } from "./hierarchies.ts";
+import { applyResources, changeResources } from "./resource-apply.ts";
+
+/** A cgroup as plans and the shim need it. */
+export interface CgroupUse {
+  /** v2 directory to be born in, or empty. */
+  readonly into: string;
+  readonly taskFiles: readonly string[];
+  readonly killPaths: readonly string[];
+  readonly oomPath: string;
+  readonly mounts: HierarchyMounts;
+  /** Directory of the v1 devices controller, or of v2: where device rules go. */
+  readonly devices: { readonly version: 1 | 2; readonly directory: string } | undefined;
+  /** Root of the v2 hierarchy, or empty. */
+  readonly unifiedRoot: string;
+}
+
+export class Cgroups {
+  readonly hierarchies: Hierarchies;
+
+  constructor(hierarchies: Hierarchies) {
+    this.hierarchies = hierarchies;
+  }
+
+  /** Reads the mount table. `failed_precondition` when no cgroup is mounted. */
+  static async find(): Promise<Cgroups> {
+    const mountinfo = await readFile("/proc/self/mountinfo", "utf8");
+    const controllersOf = async (mountPoint: string) =>
+      ((await readCgroupFile(`${mountPoint}/cgroup.controllers`)) ?? "").split(" ").filter((name) => name !== "");
+    return new Cgroups(await findHierarchies(mountinfo, controllersOf));
+  }
+
+  /** What plans say of the cgroup at this path, whether it exists or not. */
+  use(path: string): CgroupUse {
+    const place = this.#place(path);
+    return {
+      into: place.unified ?? "",
+      taskFiles: taskFilesOf(place),
+      killPaths: killPathsOf(place),
+      oomPath: oomPathOf(this.hierarchies, place),
+      mounts: hierarchyMounts(this.hierarchies, place),
+      devices: directoryOf(this.hierarchies, place, "devices"),
+      unifiedRoot: this.hierarchies.unified?.mountPoint ?? "",
+    };
+  }
+
+  /** Makes the cgroup and its parents and sets the resources. When it fails, the cgroup itself is gone again. */
+  async make(path: string, resources: OciResources): Promise<void> {
+    const place = this.#place(path);
+    try {
+      await makeEverywhere(this.hierarchies, place.path);
+      await applyResources(this.hierarchies, place, resources);
+    } catch (error) {
+      await this.remove(path).catch(() => {});
+      throw error;
+    }
+  }
+
+  async change(path: string, resources: OciResources): Promise<void> {
+    await changeResources(this.hierarchies, this.#place(path), resources);
+  }
+
+  async remove(path: string, signal?: AbortSignal): Promise<void> {
+    await Promise.all(directoriesOf(this.#place(path)).map((directory) => removeCgroupTree(directory, signal)));
+  }
+
+  async kill(path: string, signal: AbortSignal): Promise<void> {
+    await killEverything(this.#place(path), signal);
+  }
+
+  async stats(path: string, nowNs: () => bigint): Promise<CgroupStats | undefined> {
+    const place = this.#place(path);
+    const at = (controller: string) => directoryOf(this.hierarchies, place, controller);
+    return await readStats({ cpu: at("cpuacct"), memory: at("memory"), pids: at("pids") }, nowNs);
+  }
+
+  /** Where a process of the container was found, from its /proc/PID/cgroup: the v2 directory, if it lies in the container's own. */
+  directoryFor(path: string, procCgroup: string): string | undefined {
+    const place = this.#place(path);
+    const line = procCgroup.split("\n").find((text) => text.startsWith("0::"));
+    if (line === undefined || place.unified === undefined) return undefined;
+    const found = cleanCgroupPath(line.slice(3));
+    if (found !== place.path && !found.startsWith(`${place.path}/`)) {
+      throw new RuntimeError("failed_precondition", `the container's first process has left its cgroup for ${found}`);
+    }
+    return (this.hierarchies.unified?.mountPoint ?? "") + found;
+  }
+
+  #place(path: string): CgroupPlace {
+    return placeOf(this.hierarchies, cleanCgroupPath(path));
+  }
+}

@@ -1,0 +1,109 @@
+/** Writes resources to a cgroup: all, or what was there before. */
+import { codeOf, RuntimeError, wrapError } from "../../lib/errors.ts";
+import type { OciResources } from "../oci.ts";
+import { readCgroupFile, writeCgroupFile } from "./cgroup-files.ts";
+import { type CgroupPlace, directoryOf } from "./cgroup-place.ts";
+import { type Hierarchies, locate } from "./hierarchies.ts";
+import { type ResourceWrite, resourceWrites } from "./resource-writes.ts";
+
+interface Placed extends ResourceWrite {
+  readonly path: string;
+}
+
+/** For a new cgroup, whose values nobody needs back. Controllers are independent of each other. */
+export async function applyResources(hierarchies: Hierarchies, place: CgroupPlace, resources: OciResources): Promise<void> {
+  const writes = placed(hierarchies, place, resources, undefined);
+  const byController = Map.groupBy(writes, ({ path }) => path.slice(0, path.lastIndexOf("/")));
+  await Promise.all([...byController.values()].map((group) => writeInOrder(group, async () => {})));
+}
+
+/** For a cgroup in use. When a value is refused, the former ones are put back, newest first. */
+export async function changeResources(hierarchies: Hierarchies, place: CgroupPlace, resources: OciResources): Promise<void> {
+  const current = await currentMemoryLimit(hierarchies, place);
+  const former: { path: string; value: string }[] = [];
+  const remember = async ({ path }: Placed) => {
+    const value = await readCgroupFile(path);
+    if (value !== undefined) former.unshift({ path, value });
+  };
+  try {
+    await writeInOrder(placed(hierarchies, place, resources, current), remember);
+  } catch (error) {
+    for (const { path, value } of former) {
+      await writeCgroupFile(path, value).catch((undoing: unknown) => {
+        throw wrapError(`${String(error)}; putting back the former values failed`, undoing);
+      });
+    }
+    throw error;
+  }
+}
+
+function placed(
+  hierarchies: Hierarchies,
+  place: CgroupPlace,
+  resources: OciResources,
+  current: bigint | undefined,
+): readonly Placed[] {
+  const context = {
+    versionOf: (controller: string) => locate(hierarchies, controller)?.version,
+    currentMemoryLimit: current,
+  };
+  return resourceWrites(resources, context).map((write) => {
+    const directory =
+      write.controller === "cgroup" ? place.unified : directoryOf(hierarchies, place, write.controller)?.directory;
+    if (directory === undefined) {
+      throw new RuntimeError(
+        "failed_precondition",
+        `this node has no cgroup controller ${write.controller}: ${write.file} cannot be set`,
+      );
+    }
+    return { ...write, path: `${directory}/${write.file}` };
+  });
+}
+
+async function writeInOrder(writes: readonly Placed[], before: (write: Placed) => Promise<void>): Promise<void> {
+  const postponed: Placed[] = [];
+  for (const write of writes) {
+    await before(write);
+    try {
+      await writeOne(write);
+    } catch (error) {
+      // A period may be too short for the quota in force: it goes in after the new quota.
+      if (write.file !== "cpu.cfs_period_us" || codeOf(error) !== "invalid_argument") throw error;
+      postponed.push(write);
+    }
+  }
+  for (const write of postponed) await writeOne(write);
+}
+
+async function writeOne(write: Placed): Promise<void> {
+  const { path, value, optional } = write;
+  try {
+    if ((await writeCgroupFile(path, value)) || optional === true) return;
+  } catch (error) {
+    throw await explained(write, error);
+  }
+  throw new RuntimeError(
+    "failed_precondition",
+    `cannot set ${write.file} to ${value}: ${path} does not exist (is the controller enabled in the parent cgroup?)`,
+    { path },
+  );
+}
+
+/** The kernel says only EBUSY or EINVAL when a limit is below what is in use. */
+async function explained(write: Placed, error: unknown): Promise<unknown> {
+  if (!write.file.startsWith("memory.limit") && !write.file.startsWith("memory.memsw")) return error;
+  const directory = write.path.slice(0, write.path.lastIndexOf("/"));
+  const usage = await readCgroupFile(`${directory}/memory.usage_in_bytes`);
+  const peak = await readCgroupFile(`${directory}/memory.max_usage_in_bytes`);
+  return wrapError(
+    `unable to set the memory limit to ${write.value} (current usage ${usage ?? "?"}, peak ${peak ?? "?"})`,
+    error,
+  );
+}
+
+async function currentMemoryLimit(hierarchies: Hierarchies, place: CgroupPlace): Promise<bigint | undefined> {
+  const memory = directoryOf(hierarchies, place, "memory");
+  if (memory?.version !== 1) return undefined;
+  const text = await readCgroupFile(`${memory.directory}/memory.limit_in_bytes`);
+  return text === undefined ? undefined : BigInt(text);
+}

@@ -1,0 +1,174 @@
+/**
+ * The whole plan of a container's init. Where the pod has a user namespace, everything that needs the host's powers comes first
+ * (outer phase) and is handed over as descriptors; then the process joins the user namespace for good (inner phase). Pure.
+ */
+import type { DeviceNode } from "./device/default-devices.ts";
+import { toHostId } from "./namespace/id-map.ts";
+import { type PodShape, sharedNamespaces } from "./namespace/pod-shape.ts";
+import type { OciMount, OciSpec } from "./oci.ts";
+import type { Op, Plan } from "./plan.ts";
+import { noSlot, nsKind, podPin } from "./plan-schema.ts";
+import { PlanSlots } from "./plan-slots.ts";
+import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "./process/process-plan.ts";
+import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
+import { planRootfs } from "./rootfs/rootfs-plan.ts";
+import type { PidNamespace } from "./runtime.ts";
+
+/** Slots that come with a `create` request: stdio made by the shim, then the request's own descriptors in this order. */
+export const createSlot = { stdin: 0, stdout: 1, stderr: 2, root: 3, target: 4 } as const;
+
+export interface ContainerPlanInput {
+  readonly id: string;
+  readonly oci: OciSpec;
+  readonly pod: PodShape;
+  readonly pidNamespace: PidNamespace;
+  readonly cgroupNamespace: "private" | "host";
+  /** v1 `tasks` files; on v2 the child is born in its cgroup. */
+  readonly cgroupTasks: readonly string[];
+  readonly cgroupMount: CgroupMountSource;
+  readonly settings: ProcessSettings;
+  /** Where the root is attached, in the container's mount namespace. */
+  readonly attachPath: string;
+  readonly devices: readonly (DeviceNode & { readonly hostPath: string })[];
+  readonly links: readonly { readonly path: string; readonly target: string }[];
+  readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  readonly stdin: boolean;
+  /** procfs takes the PID namespace as a mount option (Linux 6.17). Else the process must already be in it to mount it. */
+  readonly procTakesPidns: boolean;
+  /** Slot of the user namespace for an id-mapped mount, beyond the pod's own. */
+  readonly idmapSlot: (mount: OciMount) => number | undefined;
+  /** Descriptors that come with the request, stdio included. */
+  readonly receivedSlots: number;
+}
+
+export interface ContainerPlan {
+  readonly cloneKinds: number;
+  readonly plan: Plan;
+}
+
+const sigkill = 9;
+const procOfChildren = "pidns=/proc/self/ns/pid_for_children";
+
+export function planContainer(input: ContainerPlanInput): ContainerPlan {
+  const { oci, pod } = input;
+  const pid = pidPlan(input);
+  const inUserNamespace = pod.user !== null;
+  const rootfs = planRootfs({
+    mounts: oci.mounts,
+    inUserNamespace,
+    idmapSlot: input.idmapSlot,
+    cgroup: input.cgroupMount,
+    procOption: pid.procOption,
+    slots: new PlanSlots(input.receivedSlots),
+    rootSlot: createSlot.root,
+    attachPath: input.attachPath,
+    readonlyRoot: oci.root.readonly === true,
+    rootPropagation: oci.linux.rootfsPropagation,
+    devices: input.devices,
+    links: input.links,
+    volumes: input.volumes,
+    maskedPaths: oci.linux.maskedPaths ?? [],
+    readonlyPaths: oci.linux.readonlyPaths ?? [],
+    cwd: oci.process.cwd,
+  });
+  const cgroupKind = input.cgroupNamespace === "private" ? nsKind.cgroup : 0;
+  const joins = sharedNamespaces(pod).map(({ slot, kind }): Op => ({ op: "join-ns", slot, kind }));
+  const entering = inUserNamespace
+    ? [
+        ...rootfs.outer,
+        { op: "join-ns", slot: podPin.user, kind: nsKind.user } as const,
+        ...joins,
+        { op: "new-ns", kinds: nsKind.mnt | pid.newKind | cgroupKind } as const,
+        ...pid.enter,
+      ]
+    : [...joins, ...(cgroupKind === 0 ? [] : [{ op: "new-ns", kinds: cgroupKind } as const]), ...pid.enter, ...rootfs.outer];
+  return {
+    cloneKinds: inUserNamespace ? 0 : nsKind.mnt | pid.newKind,
+    plan: [
+      // The shim is the only one who can reap and log this process: without it, it must not stay.
+      { op: "parent-death-signal", signal: sigkill },
+      { op: "clean-start" },
+      ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
+      planOomScore(input.settings),
+      ...(inUserNamespace ? planHandOver(input) : []),
+      // After the last attach, else the container would see its place in the host's hierarchy.
+      ...entering,
+      ...rootfs.inner,
+      ...rootfs.pivot,
+      planStdio(input),
+      ...rootfs.seal,
+      ...planIdentity(oci),
+      { op: "keyring", name: `_ses.${input.id}` },
+      ...planConfinement(oci.process, input.settings),
+      ...pid.leave,
+      { op: "park" },
+      { op: "parent-death-signal", signal: 0 },
+      { op: "exec", path: oci.process.args[0] ?? "", args: oci.process.args, env: environmentOf(oci.process.env) },
+    ],
+  };
+}
+
+interface PidPlan {
+  /** Kind to create, or 0. */
+  readonly newKind: number;
+  /** Joins and, where procfs needs it, enters. */
+  readonly enter: readonly Op[];
+  /** Enters a shared namespace when nothing is left that a sibling could take over. */
+  readonly leave: readonly Op[];
+  readonly procOption: string | undefined;
+}
+
+function pidPlan(input: ContainerPlanInput): PidPlan {
+  const { kind } = input.pidNamespace;
+  const none: PidPlan = { newKind: 0, enter: [], leave: [], procOption: undefined };
+  if (kind === "host") return none;
+  // unshare moves only children into the new namespace; without a user namespace clone does it all.
+  if (kind === "private") return { ...none, newKind: nsKind.pid, enter: input.pod.user === null ? [] : [{ op: "fork" }] };
+  const join: Op =
+    kind === "pod"
+      ? { op: "join-ns", slot: podPin.pid, kind: nsKind.pid }
+      : { op: "join-process", slot: createSlot.target, kinds: nsKind.pid };
+  // A sibling with CAP_SYS_PTRACE sees whoever is in the namespace: enter it fully confined, if procfs can do without.
+  return input.procTakesPidns
+    ? { newKind: 0, enter: [join], leave: [{ op: "fork" }], procOption: procOfChildren }
+    : { newKind: 0, enter: [join, { op: "fork" }], leave: [], procOption: undefined };
+}
+
+/** What only the host's root can do for a process that is about to lose that power. */
+function planHandOver(input: ContainerPlanInput): readonly Op[] {
+  const { user } = input.pod;
+  if (user === null) return [];
+  const { oci, settings } = input;
+  const uid = toHostId(oci.process.user.uid, user.uid);
+  const gid = toHostId(oci.process.user.gid, user.gid);
+  const pipes =
+    oci.process.terminal === true ? [] : [createSlot.stdout, createSlot.stderr, ...(input.stdin ? [createSlot.stdin] : [])];
+  return [
+    ...pipes.map((slot): Op => ({ op: "chown-slot", slot, uid, gid })),
+    // Raising a hard limit needs CAP_SYS_RESOURCE in the initial user namespace; the soft ones follow at the end.
+    ...planLimits(settings.limits.filter(({ resource }) => settings.raises.has(resource))),
+  ];
+}
+
+function planStdio(input: ContainerPlanInput): Op {
+  const { terminal, consoleSize } = input.oci.process;
+  if (terminal === true) {
+    return { op: "console", rows: consoleSize?.height ?? 0, cols: consoleSize?.width ?? 0, bindConsole: 1, export: 0 };
+  }
+  return {
+    op: "stdio",
+    stdin: input.stdin ? createSlot.stdin : noSlot,
+    stdout: createSlot.stdout,
+    stderr: createSlot.stderr,
+  };
+}
+
+/** Host and domain name, where the container has a UTS namespace of its own and not the pod's. */
+function planIdentity(oci: OciSpec): readonly Op[] {
+  const own = oci.linux.namespaces?.some(({ type, path }) => type === "uts" && path === undefined) === true;
+  if (!own) return [];
+  return [
+    ...(oci.hostname === undefined ? [] : [{ op: "hostname", name: oci.hostname } as const]),
+    ...(oci.domainname === undefined ? [] : [{ op: "domainname", name: oci.domainname } as const]),
+  ];
+}

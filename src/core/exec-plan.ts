@@ -1,0 +1,53 @@
+/**
+ * The whole plan of a process that joins a running container. It is confined before it is forked into the container's PID
+ * namespace: until then no sibling can see it, and afterwards there is nothing to take over (CVE-2016-9962). Pure.
+ */
+import type { PodShape } from "./namespace/pod-shape.ts";
+import type { OciProcess } from "./oci.ts";
+import type { Op, Plan } from "./plan.ts";
+import { noSlot, nsKind } from "./plan-schema.ts";
+import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "./process/process-plan.ts";
+
+/** Slots of an `exec` request. */
+export const execSlot = { stdin: 0, stdout: 1, stderr: 2, init: 3 } as const;
+
+export interface ExecPlanInput {
+  readonly containerId: string;
+  /** The container's process with the command to run. */
+  readonly process: OciProcess;
+  readonly pod: PodShape;
+  readonly cgroupNamespace: "private" | "host";
+  readonly hostPid: boolean;
+  /** v1 `tasks` files; on v2 the child is born in the cgroup. */
+  readonly cgroupTasks: readonly string[];
+  readonly settings: ProcessSettings;
+  readonly hasStdin: boolean;
+}
+
+export function planExec(input: ExecPlanInput): Plan {
+  const { process, settings } = input;
+  const entersPid = !input.hostPid;
+  return [
+    { op: "clean-start" },
+    ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
+    planOomScore(settings),
+    { op: "join-process", slot: execSlot.init, kinds: kindsOf(input) },
+    { op: "stdio", stdin: input.hasStdin ? execSlot.stdin : noSlot, stdout: execSlot.stdout, stderr: execSlot.stderr },
+    { op: "keyring", name: `_ses.${input.containerId}` },
+    ...planConfinement(process, settings),
+    ...(entersPid ? [{ op: "fork" } as const] : []),
+    { op: "exec", path: process.args[0] ?? "", args: process.args, env: environmentOf(process.env) },
+  ];
+}
+
+/** What the container does not share with the shim; joining one's own user namespace would be refused. */
+function kindsOf({ pod, cgroupNamespace, hostPid }: ExecPlanInput): number {
+  let kinds: number = nsKind.mnt;
+  if (pod.user !== null) kinds |= nsKind.user;
+  if (pod.network === "new") kinds |= nsKind.net;
+  if (pod.ipc === "new") kinds |= nsKind.ipc;
+  if (pod.uts === "new") kinds |= nsKind.uts;
+  if (cgroupNamespace === "private") kinds |= nsKind.cgroup;
+  if (!hostPid) kinds |= nsKind.pid;
+  return kinds;
+}
