@@ -1,3 +1,5 @@
+import { RuntimeError } from "../lib/errors.ts";
+
 /** Settles as `work` does, or rejects with the signal's reason as soon as it fires; `work` itself goes on. */
 export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
@@ -8,5 +10,23 @@ export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promi
     return await Promise.race([work, aborted]);
   } finally {
     signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** A signal that fires with `deadline_exceeded` after `ms`, or with `other`'s reason before; its timer ends with the scope. */
+export class Deadline implements Disposable {
+  readonly signal: AbortSignal;
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(what: string, ms: number, other: AbortSignal) {
+    const controller = new AbortController();
+    this.#timer = setTimeout(() => {
+      controller.abort(new RuntimeError("deadline_exceeded", `${what} took longer than ${ms / 1000} s`));
+    }, ms);
+    this.signal = AbortSignal.any([controller.signal, other]);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
   }
 }

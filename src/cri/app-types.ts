@@ -20,6 +20,7 @@ import type { Store } from "../store/store.ts";
 import type { CriEvents } from "./events.ts";
 import type { LivePods } from "./live-pods.ts";
 import type { NameReservations } from "./name-reservations.ts";
+import type { Operations } from "./operations.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import type { Registry } from "./registry.ts";
 import type { SpecCache } from "./spec-cache.ts";
@@ -57,6 +58,8 @@ export interface CriConfig {
   readonly execOutputBytes: number;
   /** How long ExecSync reads on after the command's end while others hold its pipes. */
   readonly execDrainMs: number;
+  /** What the default handler can do, for Status. */
+  readonly features: { readonly recursiveReadOnlyMounts: boolean; readonly userNamespaces: boolean };
   /** What verbose Status shows of the configuration: plain JSON data without secrets. */
   readonly shown: Readonly<Record<string, unknown>>;
 }
@@ -88,6 +91,7 @@ export interface CriApp extends CriParts {
   /** Keys are ids of pods and containers. Never held while waiting for a process to end. */
   readonly locks: KeyedLock;
   readonly names: NameReservations;
+  readonly operations: Operations;
   readonly sandboxes: Registry<SandboxRecord>;
   readonly containers: Registry<ContainerRecord>;
   /** Connections to the shims of the pods that live. */

@@ -1,6 +1,5 @@
 /** The only place where a container becomes exited: live, found at recovery, never started, or lost. */
 import type { ContainerExit } from "../core/runtime.ts";
-import { messageOf } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import type { CriApp } from "./app-types.ts";
 import { advanceContainer } from "./container-state.ts";
@@ -44,7 +43,7 @@ export async function containerExited(app: CriApp, id: string, cause: ExitCause)
   await app.locks.run(id, undefined, () => recordExit(app, id, cause));
 }
 
-/** For callers that hold the container's lock. The exit is recorded, then told, then acknowledged to the shim. */
+/** For callers that hold the container's lock. */
 export async function recordExit(app: CriApp, id: string, cause: ExitCause): Promise<void> {
   const record = app.containers.get(id);
   if (record !== undefined && record.phase !== "exited" && record.phase !== "removing") {
@@ -63,7 +62,6 @@ export async function recordExit(app: CriApp, id: string, cause: ExitCause): Pro
     app.events.emit("stopped", id, record.podId, { exitCode: exit.exitCode, reason: exit.reason });
   }
   app.stops.settle(id);
-  if (cause.kind === "reported") await acknowledge(app, id, record);
 }
 
 /** The shim's time of the start is the true one; a container that never ran has none. */
@@ -71,15 +69,4 @@ function startedAt(record: ContainerRecord, cause: ExitCause): bigint {
   if (cause.kind === "never-started") return 0n;
   if (cause.kind === "reported" && cause.exit.startedAtNs > 0n) return cause.exit.startedAtNs;
   return record.startedAtNs;
-}
-
-/** The shim repeats an exit that it could not deliver, so a failure here loses nothing. */
-async function acknowledge(app: CriApp, id: string, record: ContainerRecord | undefined): Promise<void> {
-  const pod = record === undefined ? undefined : app.pods.get(record.podId);
-  if (pod === undefined) return;
-  try {
-    await step("container.acknowledge-exit", () => pod.acknowledgeExit(id));
-  } catch (error) {
-    app.log.warn({ id, err: messageOf(error) }, "an exit could not be acknowledged to the pod's helper");
-  }
 }

@@ -31,7 +31,10 @@ export class NameReservations {
     const making = this.#making.get(request.name);
     if (making !== undefined) {
       if (making.digest !== request.digest) {
-        throw new RuntimeError("already_exists", `${request.what} is being created by another request that differs from this one`);
+        throw new RuntimeError(
+          "already_exists",
+          `${request.what} is being created by another request that differs from this one`,
+        );
       }
       return await orAborted(making.result, signal);
     }
@@ -46,11 +49,6 @@ export class NameReservations {
     result.then(done, done);
     return await orAborted(result, signal);
   }
-
-  /** Resolves when nothing is being made any more. */
-  async settled(): Promise<void> {
-    await Promise.allSettled([...this.#making.values()].map((making) => making.result));
-  }
 }
 
 function reuse(request: { readonly what: string; readonly digest: string }, held: Holder): string {
@@ -58,9 +56,13 @@ function reuse(request: { readonly what: string; readonly digest: string }, held
     throw new RuntimeError("already_exists", `${request.what} exists with another configuration as ${held.id}`, { id: held.id });
   }
   if (held.unusable !== undefined) {
-    throw new RuntimeError("already_exists", `${request.what} exists as ${held.id} and ${held.unusable}; remove it or use a new attempt`, {
-      id: held.id,
-    });
+    throw new RuntimeError(
+      "already_exists",
+      `${request.what} exists as ${held.id} and ${held.unusable}; remove it or use a new attempt`,
+      {
+        id: held.id,
+      },
+    );
   }
   return held.id;
 }

@@ -99,11 +99,13 @@ export class Registry<T extends Recorded> {
     if (this.#idByName.get(record.name) === id) this.#idByName.delete(record.name);
   }
 
-  /** Reads the store; documents that cannot be read are reported and skipped. */
-  load(): void {
+  /** Reads the store; documents that cannot be read, or that `mine` refuses, are reported and left alone. */
+  load(mine: (record: T) => boolean): void {
     for (const [id, document] of this.#collection.load()) {
       try {
-        this.#remember(this.#codec.decode(document));
+        const record = this.#codec.decode(document);
+        if (mine(record)) this.#remember(record);
+        else this.#log.warn({ id }, `the ${this.#what}'s record is of another installation and is left alone`);
       } catch (error) {
         this.#log.error({ id, err: messageOf(error) }, `the ${this.#what}'s record cannot be read`);
       }

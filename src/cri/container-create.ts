@@ -1,0 +1,193 @@
+import { mkdir, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { Pod, Rootfs } from "../core/runtime.ts";
+import type { ContainerConfig, CreateContainerRequest, CreateContainerResponse } from "../gen/cri/v1/api.ts";
+import type { Image } from "../image/image-service.ts";
+import { messageOf, RuntimeError } from "../lib/errors.ts";
+import { step } from "../lib/step.ts";
+import { type Stuck, Undo } from "../lib/undo.ts";
+import type { Context, CriApp } from "./app-types.ts";
+import { recordExit } from "./container-exit.ts";
+import { checkTarget, readySandbox } from "./container-preconditions.ts";
+import { advanceContainer } from "./container-state.ts";
+import { containerLogPath } from "./log-path.ts";
+import type { Holder } from "./name-reservations.ts";
+import { containerName, digestOf, newId } from "./names.ts";
+import { upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
+import { removeBundle, writeBundle } from "./record-mirror.ts";
+import type { ContainerRecord, SandboxRecord } from "./records.ts";
+import { checkedContainerConfig, checkedContainerMetadata, checkedSandboxMetadata } from "./request-checks.ts";
+import { containerCgroup } from "./translate-cgroup.ts";
+import type { ContainerTranslation } from "./translation.ts";
+
+const deadlineMs = 120_000;
+
+interface Wanted {
+  readonly config: ContainerConfig;
+  readonly sandbox: SandboxRecord;
+  readonly image: Image;
+  readonly name: string;
+  readonly digest: string;
+}
+
+export async function createContainer(
+  app: CriApp,
+  ctx: Context,
+  request: CreateContainerRequest,
+): Promise<CreateContainerResponse> {
+  checkedSandboxMetadata(request.sandboxConfig);
+  const sandbox = readySandbox(app, request.podSandboxId);
+  const config = checkedContainerConfig(request.config);
+  const metadata = checkedContainerMetadata(config);
+  const wanted = {
+    config,
+    sandbox,
+    image: presentImage(app, config),
+    name: containerName(sandbox.id, metadata),
+    digest: digestOf(config),
+  };
+  const what = `container ${metadata.name} of pod sandbox ${sandbox.id}`;
+  const containerId = await app.names.claim(
+    { what, name: wanted.name, digest: wanted.digest },
+    () => holderOf(app, wanted.name),
+    ctx.signal,
+    () => app.operations.run(`creating ${what}`, deadlineMs, (signal) => makeContainer(app, wanted, signal)),
+  );
+  return { containerId };
+}
+
+function presentImage(app: CriApp, config: ContainerConfig): Image {
+  const reference = config.image?.image ?? "";
+  const image = app.images.find(reference);
+  if (image !== undefined) return image;
+  throw new RuntimeError("not_found", `image ${JSON.stringify(reference)} is not on this node; pull it first`, {
+    image: reference,
+  });
+}
+
+function holderOf(app: CriApp, name: string): Holder | undefined {
+  const record = app.containers.named(name);
+  if (record === undefined) return undefined;
+  const whole = record.phase === "created" || record.phase === "starting" || record.phase === "running";
+  return { id: record.id, digest: record.digest, unusable: whole ? undefined : `is ${record.phase}` };
+}
+
+async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): Promise<string> {
+  const id = newId();
+  const record = intent(app, id, wanted);
+  const pod = app.pods.need(wanted.sandbox.id);
+  await app.locks.run(id, signal, async () => {
+    await using undo = new Undo((stuck) => keepHalfMade(app, id, stuck));
+    await step("container.record-intent", () => {
+      // In one tick with the record: a StopPodSandbox either is seen here or sees this container.
+      readySandbox(app, wanted.sandbox.id);
+      return app.containers.add(record);
+    });
+    undo.push("record", () => app.containers.forget(id));
+    await step("container.hold-image", () => app.images.hold(wanted.image.id, id));
+    undo.push("hold on its image", () => app.images.release(id));
+
+    undo.push("writable layer", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
+    await mkdir(writableLayerDir(app.config, id), { recursive: true, mode: 0o700 });
+    const layers = { lowers: wanted.image.layerDirs, upper: upperDir(app.config, id), work: workDir(app.config, id) };
+    await using rootfs = await step("container.open-rootfs", () => pod.openRootfs(layers, signal));
+    const translation = await translate(app, id, wanted, rootfs);
+    checkTarget(app, wanted.sandbox.id, translation.pidNamespace);
+    await step("container.make-volumes", () => makeDirectories(record.logPath, translation));
+
+    undo.push("processes and cgroups", (undoSignal) => pod.remove(id, record.cgroupsPath, undoSignal));
+    const spec = { ...specOf(record, translation), rootfs: layers };
+    const parked = await step("container.shim-create", () => pod.create(spec, rootfs, signal));
+    app.specs.set(id, parked.oci);
+    undo.push("bundle", () => forgetBundle(app, record));
+    const created = {
+      process: parked.process,
+      pidNamespace: translation.pidNamespace,
+      user: translation.user,
+      stopSignal: translation.stopSignal,
+      mounts: translation.mounts,
+    };
+    await writeBundle(app, { ...record, ...created, phase: "created" }, parked.oci);
+    await step("container.record-created", () =>
+      app.containers.update(id, (old) => ({ ...old, ...created, phase: advanceContainer(old.phase, "created") })),
+    );
+    undo.commit();
+    app.writableLayers.empty(id);
+    for (const note of translation.notes) app.log.warn({ id }, note);
+  });
+  app.events.emit("created", id, wanted.sandbox.id);
+  return id;
+}
+
+function intent(app: CriApp, id: string, wanted: Wanted): ContainerRecord {
+  const { config, sandbox, image } = wanted;
+  return {
+    id,
+    revision: 1,
+    instanceId: app.instance.id,
+    bootId: app.instance.bootId,
+    name: wanted.name,
+    digest: wanted.digest,
+    createdAtNs: app.clock.nowNs(),
+    podId: sandbox.id,
+    config,
+    phase: "creating",
+    imageId: image.id,
+    imageRef: image.repoDigests[0] ?? image.id,
+    imageName: image.repoTags[0] ?? config.image?.image ?? image.id,
+    cgroupsPath: containerCgroup(sandbox.translation.cgroupParent, id),
+    logPath: containerLogPath(sandbox.config, config),
+    pidNamespace: { kind: "private" },
+    user: { uid: 0, gid: 0, supplementalGroups: [] },
+    stopSignal: 15,
+    mounts: [],
+    process: null,
+    startedAtNs: 0n,
+    stop: null,
+    exit: null,
+  };
+}
+
+async function translate(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs): Promise<ContainerTranslation> {
+  return await app.translateContainer({
+    id,
+    config: wanted.config,
+    podConfig: wanted.sandbox.config,
+    pod: wanted.sandbox.translation,
+    image: wanted.image,
+    rootfs,
+    cgroupVersion: app.runtime.cgroupVersion,
+    volumesDir: volumesDir(app.config, id),
+    options: app.config.translation,
+  });
+}
+
+function specOf(record: ContainerRecord, translation: ContainerTranslation): Omit<Parameters<Pod["create"]>[0], "rootfs"> {
+  return {
+    id: record.id,
+    oci: translation.oci,
+    pidNamespace: translation.pidNamespace,
+    cgroupNamespace: translation.cgroupNamespace,
+    logPath: record.logPath,
+    stdin: record.config.stdin,
+    stdinOnce: record.config.stdinOnce,
+    volumes: translation.volumes,
+  };
+}
+
+async function makeDirectories(logPath: string | null, translation: ContainerTranslation): Promise<void> {
+  if (logPath !== null) await mkdir(dirname(logPath), { recursive: true, mode: 0o755 });
+  for (const volume of translation.volumes) await mkdir(volume.hostPath, { recursive: true, mode: 0o755 });
+}
+
+async function forgetBundle(app: CriApp, record: ContainerRecord): Promise<void> {
+  app.specs.forget(record.id);
+  await removeBundle(app, record.podId, record.id);
+}
+
+/** A roll-back that is stuck leaves the container EXITED under its name, for RemoveContainer to try again. */
+async function keepHalfMade(app: CriApp, id: string, stuck: Stuck): Promise<void> {
+  const message = `half made, and its ${stuck.failed} could not be taken back: ${messageOf(stuck.error)}`;
+  app.log.error({ id, notTried: stuck.notTried.join(", ") }, `container is ${message}`);
+  await recordExit(app, id, { kind: "never-started", message });
+}

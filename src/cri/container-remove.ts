@@ -1,0 +1,57 @@
+import { rm } from "node:fs/promises";
+import type { RemoveContainerRequest, RemoveContainerResponse } from "../gen/cri/v1/api.ts";
+import { step } from "../lib/step.ts";
+import type { Context, CriApp } from "./app-types.ts";
+import { endContainer } from "./container-end.ts";
+import { advanceContainer } from "./container-state.ts";
+import { writableLayerDir } from "./paths.ts";
+import { removeBundle } from "./record-mirror.ts";
+import type { ContainerRecord } from "./records.ts";
+
+const deadlineMs = 120_000;
+
+/** Kills what still runs, then removes the container; logs stay. Idempotent; an unknown id is success. */
+export async function removeContainer(
+  app: CriApp,
+  ctx: Context,
+  request: RemoveContainerRequest,
+): Promise<RemoveContainerResponse> {
+  const record = app.containers.find(request.containerId);
+  if (record === undefined) return {};
+  await app.operations.runFor(ctx.signal, `removing container ${record.id}`, deadlineMs, (signal) =>
+    forgetContainer(app, record.id, signal),
+  );
+  return {};
+}
+
+/** Nothing of the container is left on return; after a failure everything that was left is tried again by the next call. */
+export async function forgetContainer(app: CriApp, id: string, signal: AbortSignal): Promise<void> {
+  await endContainer(app, id, { graceMs: 0, parked: false }, signal);
+  await app.locks.run(id, signal, async () => {
+    const record = app.containers.get(id);
+    if (record === undefined) return;
+    if (record.phase !== "removing") {
+      await step("container.record-removing", () =>
+        app.containers.updateRegardless(id, (old) => ({ ...old, phase: advanceContainer(old.phase, "removing") })),
+      );
+    }
+    // A parked init, which has no exit to wait for, is killed here.
+    await step("container.shim-remove", () => app.pods.get(record.podId)?.remove(id, record.cgroupsPath, signal));
+    await removeTraces(app, record);
+    await step("container.forget", () => app.containers.forget(id));
+    app.stops.settle(id);
+    app.log.info({ id, name: record.name }, "container removed");
+    app.events.emit("deleted", id, record.podId);
+  });
+}
+
+/** Frees the disk space before the record goes: on a full disk only this makes room for what follows. */
+export async function removeTraces(app: CriApp, record: Pick<ContainerRecord, "id" | "podId">): Promise<void> {
+  const { id, podId } = record;
+  app.writableLayers.forget(id);
+  app.samples.forget(id);
+  await step("container.remove-files", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
+  await removeBundle(app, podId, id);
+  app.specs.forget(id);
+  await step("container.release-image", () => app.images.release(id));
+}

@@ -1,0 +1,58 @@
+import type { StartContainerRequest, StartContainerResponse } from "../gen/cri/v1/api.ts";
+import { RuntimeError, wrapError } from "../lib/errors.ts";
+import { step } from "../lib/step.ts";
+import type { Context, CriApp } from "./app-types.ts";
+import { recordExit } from "./container-exit.ts";
+import { checkTarget, readySandbox } from "./container-preconditions.ts";
+import { advanceContainer } from "./container-state.ts";
+import { visibleContainer } from "./queries.ts";
+import type { ContainerRecord } from "./records.ts";
+
+const deadlineMs = 120_000;
+
+/** Returns when the container's program has been executed. A start that fails leaves it EXITED with reason StartError. */
+export async function startContainer(app: CriApp, ctx: Context, request: StartContainerRequest): Promise<StartContainerResponse> {
+  const { id } = visibleContainer(app, request.containerId);
+  await app.operations.runFor(ctx.signal, `starting container ${id}`, deadlineMs, (signal) =>
+    app.locks.run(id, signal, () => start(app, id, signal)),
+  );
+  return {};
+}
+
+async function start(app: CriApp, id: string, signal: AbortSignal): Promise<void> {
+  const record = visibleContainer(app, id);
+  if (record.phase !== "created") {
+    throw new RuntimeError("failed_precondition", `container ${id} is ${record.phase}; only a created one can be started`, {
+      id,
+    });
+  }
+  readySandbox(app, record.podId);
+  checkTarget(app, record.podId, record.pidNamespace);
+  const pod = app.pods.need(record.podId);
+  await step("container.record-starting", () =>
+    app.containers.update(id, (old) => ({ ...old, phase: advanceContainer(old.phase, "starting") })),
+  );
+  const started = await step("container.shim-start", () => pod.start(id, signal)).catch((error: unknown) =>
+    failStart(app, record, error),
+  );
+  await step("container.record-running", () =>
+    app.containers.updateRegardless(id, (old) => ({
+      ...old,
+      phase: advanceContainer(old.phase, "running"),
+      startedAtNs: started.startedAtNs,
+    })),
+  );
+  app.log.info({ id, name: record.name }, "container started");
+  app.events.emit("started", id, record.podId);
+}
+
+async function failStart(app: CriApp, record: ContainerRecord, error: unknown): Promise<never> {
+  const failure = wrapError(`container ${record.config.metadata?.name ?? ""} could not be started`, error, { id: record.id });
+  await recordExit(app, record.id, { kind: "never-started", message: failure.message });
+  // Its init may still be there when the helper answered too late; nothing may run in a container that is EXITED.
+  await app.pods
+    .get(record.podId)
+    ?.signal(record.id, 9, "all")
+    .catch(() => {});
+  throw failure;
+}

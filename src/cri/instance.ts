@@ -1,0 +1,71 @@
+/** Which installation this is, and in which boot; both are marked on every object. */
+import { randomUUID } from "node:crypto";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { errnoName, RuntimeError } from "../lib/errors.ts";
+import type { CriApp, CriConfig } from "./app-types.ts";
+
+interface Mark {
+  readonly id: string;
+  readonly bootId: string;
+}
+
+/**
+ * The id lies in the store and in the state directory, so that either can be lost. A state directory of another installation with live
+ * pods would make both sweep each other's objects: refused.
+ */
+export async function identifyInstance(app: CriApp): Promise<Mark> {
+  const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+  const settings = app.store.collection<string>("settings");
+  const stored = settings.load().get("instance");
+  const marked = await readMark(app.config, bootId);
+  if (stored !== undefined && marked !== undefined && stored !== marked) {
+    throw new RuntimeError(
+      "failed_precondition",
+      `${app.config.stateDir} belongs to another installation than ${app.config.rootDir}; give this daemon its own --state, or the other's --root`,
+    );
+  }
+  const id = stored ?? marked ?? randomUUID();
+  if (stored === undefined) settings.put("instance", id);
+  await writeMark(app.config, { id, bootId });
+  return { id, bootId };
+}
+
+const markPath = (config: CriConfig): string => join(config.stateDir, "instance.json");
+
+/** Undefined when there is none, or one from before the last boot. */
+async function readMark(config: CriConfig, bootId: string): Promise<string | undefined> {
+  try {
+    const mark = JSON.parse(await readFile(markPath(config), "utf8")) as Partial<Mark>;
+    return mark.bootId === bootId && typeof mark.id === "string" ? mark.id : undefined;
+  } catch (error) {
+    if (errnoName(error) === "ENOENT" || error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+/** A full disk must not keep the daemon from coming back: the store has the id as well. */
+async function writeMark(config: CriConfig, mark: Mark): Promise<void> {
+  try {
+    await mkdir(config.stateDir, { recursive: true, mode: 0o711 });
+    await writeFile(`${markPath(config)}.partial`, JSON.stringify(mark), { mode: 0o600 });
+    await rename(`${markPath(config)}.partial`, markPath(config));
+  } catch (error) {
+    if (errnoName(error) !== "ENOSPC") throw error;
+  }
+}
+
+/** The driver decides where containers' cgroups are: it cannot change under them. */
+export function checkCgroupDriver(app: CriApp): void {
+  const settings = app.store.collection<string>("settings");
+  const before = settings.load().get("cgroup-driver");
+  const now = app.config.cgroupDriver;
+  const live = app.sandboxes.all().filter((record) => record.phase !== "stopped" && record.phase !== "removing").length;
+  if (before !== undefined && before !== now && live > 0) {
+    throw new RuntimeError(
+      "failed_precondition",
+      `the cgroup driver was ${before} and is now ${now}, but ${live} pods live; drain the node first or set it back`,
+    );
+  }
+  if (before !== now) settings.put("cgroup-driver", now);
+}

@@ -1,0 +1,81 @@
+/** Taking a sandbox down: StopPodSandbox, RemovePodSandbox, retries, recovery. Every step is safe to repeat. */
+import { existsSync } from "node:fs";
+import { messageOf } from "../lib/errors.ts";
+import { step } from "../lib/step.ts";
+import type { PodNetworkRequest } from "../network/pod-network.ts";
+import type { CriApp } from "./app-types.ts";
+import { endContainer } from "./container-end.ts";
+import { containersOf } from "./queries.ts";
+import { mirrorSandboxRegardless } from "./record-mirror.ts";
+import type { SandboxRecord } from "./records.ts";
+import { markStopping } from "./sandbox-notready.ts";
+import { advanceNetwork, advanceSandbox, owesNetworkDetach } from "./sandbox-state.ts";
+
+/**
+ * On return the sandbox is `stopped`, or gone already. Fails with the first thing that could not be done; what is owed is kept in the
+ * record and in its reason.
+ */
+export async function teardownSandbox(app: CriApp, id: string, signal: AbortSignal): Promise<void> {
+  const owed = await app.locks.run(id, signal, async () => {
+    const record = app.sandboxes.get(id);
+    if (record === undefined || record.phase === "stopped" || record.phase === "removing") return false;
+    if (record.phase !== "stopping") await markStopping(app, id, "Stopped", "");
+    return true;
+  });
+  if (!owed) return;
+  // No new container can appear now. The lock is not held while processes end.
+  await Promise.all(containersOf(app, id).map((record) => endContainer(app, record.id, { graceMs: 0, parked: true }, signal)));
+  await app.locks.run(id, signal, () => releaseSandbox(app, id, signal));
+}
+
+async function releaseSandbox(app: CriApp, id: string, signal: AbortSignal): Promise<void> {
+  const record = app.sandboxes.get(id);
+  if (record?.phase !== "stopping") return;
+  await detachNetwork(app, record, signal);
+  await step("pod.destroy", () => destroyPod(app, record, signal));
+  await step("pod.record-stopped", () =>
+    app.sandboxes.updateRegardless(id, (old) => ({ ...old, phase: advanceSandbox(old.phase, "stopped"), shim: null })),
+  );
+  app.log.info({ id }, "pod sandbox stopped");
+  app.events.emit("stopped", id, id);
+}
+
+async function detachNetwork(app: CriApp, record: SandboxRecord, signal: AbortSignal): Promise<void> {
+  const request = record.translation.network;
+  if (request === null || !owesNetworkDetach(record.network)) return;
+  try {
+    await step("pod.network-detach", () => app.network.detach(withCurrentNetns(app, record, request), signal));
+  } catch (error) {
+    const message = `the pod's network could not be torn down: ${messageOf(error)}`;
+    await markStopping(app, record.id, "NetworkTeardownFailed", message);
+    throw error;
+  }
+  const detached = await step("pod.record-detached", () =>
+    app.sandboxes.updateRegardless(record.id, (old) => ({ ...old, network: advanceNetwork(old.network, "detached") })),
+  );
+  await mirrorSandboxRegardless(app, detached);
+}
+
+/** CNI DEL wants an empty path once the namespace is gone; after a reboot the file may be there and mean nothing. */
+function withCurrentNetns(app: CriApp, record: SandboxRecord, request: PodNetworkRequest): PodNetworkRequest {
+  const alive = record.bootId === app.instance.bootId && existsSync(request.netnsPath);
+  return alive ? request : { ...request, netnsPath: "" };
+}
+
+/** Everything that the core made for the pod; also for one that was only half made. */
+export async function destroyPod(
+  app: CriApp,
+  record: Pick<SandboxRecord, "id" | "translation">,
+  signal: AbortSignal,
+): Promise<void> {
+  const { spec, cgroupParent, ownsCgroupParent } = record.translation;
+  const pod = app.pods.get(record.id);
+  if (pod !== undefined) await pod.destroy(signal);
+  else await app.runtime.destroyRemains(spec, cgroupsOf(app, record.id), signal);
+  app.pods.remove(record.id);
+  if (ownsCgroupParent) await app.runtime.removeCgroup(cgroupParent, signal);
+}
+
+function cgroupsOf(app: CriApp, podId: string): readonly string[] {
+  return containersOf(app, podId).map((record) => record.cgroupsPath);
+}
