@@ -193,11 +193,15 @@ export class CriNode implements AsyncDisposable {
     await this.daemon[Symbol.asyncDispose]();
     await this.registry.stop();
     rmSync(this.#scratch, { recursive: true, force: true });
+    this.removeCgroups();
+  }
+
+  /** Pod-level cgroups are the kubelet's to remove; here the test is the kubelet. */
+  removeCgroups(): void {
     removeCgroups(this.cgroupParent);
   }
 }
 
-/** Pod-level cgroups are the kubelet's to remove; here the test is the kubelet. */
 function removeCgroups(parent: string): void {
   for (const hierarchy of [
     "",
