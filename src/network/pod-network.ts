@@ -46,5 +46,7 @@ export interface PodNetwork {
   attach(request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult>;
   /** DEL in reverse order with the cached configuration and result. Idempotent; never attached is success. */
   detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void>;
+  /** CHECK through the whole list where the network supports it; throws what the first plugin finds wrong. */
+  check(request: PodNetworkRequest, signal: AbortSignal): Promise<void>;
   close(): void;
 }

@@ -1,0 +1,83 @@
+/** ADD, DEL and CHECK through the whole list of plugins (CNI 1.1.0, section 3). */
+import { messageOf, RuntimeError } from "../lib/errors.ts";
+import { type Attachment, ifName, requestConfig } from "./attachment.ts";
+import { atLeast, type JsonObject, type NetworkList } from "./network-list.ts";
+import { type Command, runPlugin } from "./plugin.ts";
+
+export interface Chain {
+  readonly list: NetworkList;
+  readonly attachment: Attachment;
+  readonly binDirs: readonly string[];
+}
+
+async function run(
+  command: Command,
+  chain: Chain,
+  index: number,
+  prevResult: JsonObject | undefined,
+  signal: AbortSignal,
+): Promise<JsonObject | undefined> {
+  const { list, attachment, binDirs } = chain;
+  const plugin = list.plugins[index];
+  if (plugin === undefined) throw new RangeError(`network ${list.name} has no plugin ${index}`);
+  return await runPlugin(
+    {
+      command,
+      type: plugin.type,
+      config: requestConfig(list, plugin, attachment.capabilities, prevResult),
+      containerId: attachment.containerId,
+      netns: attachment.netns,
+      ifName,
+      args: attachment.args.map(([key, value]) => `${key}=${value}`).join(";"),
+      binDirs,
+    },
+    signal,
+  );
+}
+
+/** In order, each with its predecessor's result; the last one's is returned. Stops at the first failure. */
+export async function addChain(chain: Chain, signal: AbortSignal): Promise<JsonObject> {
+  let result: JsonObject | undefined;
+  for (const index of chain.list.plugins.keys()) {
+    const next = await run("ADD", chain, index, atLeast(chain.list.cniVersion, "0.3.0") ? result : undefined, signal);
+    if (next === undefined) {
+      throw new RuntimeError("internal", `CNI plugin ${chain.list.plugins[index]?.type} printed no result of its ADD`);
+    }
+    // Plugins refuse a prevResult without a version.
+    result = { cniVersion: chain.list.cniVersion, ...next };
+  }
+  if (result === undefined) throw new RuntimeError("internal", `network ${chain.list.name} has no plugins`);
+  return result;
+}
+
+/** In reverse order, each with the result of the whole ADD. One plugin's failure does not keep the others from cleaning up. */
+export async function deleteChain(chain: Chain, result: JsonObject | undefined, signal: AbortSignal): Promise<void> {
+  const prevResult = atLeast(chain.list.cniVersion, "0.4.0") ? result : undefined;
+  const errors: unknown[] = [];
+  for (const index of [...chain.list.plugins.keys()].reverse()) {
+    try {
+      await run("DEL", chain, index, prevResult, signal);
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  const [first] = errors;
+  if (errors.length === 1) throw first;
+  if (errors.length > 1) {
+    const code = first instanceof RuntimeError ? first.code : "internal";
+    throw new RuntimeError(code, errors.map(messageOf).join("; "), {}, first);
+  }
+}
+
+/** Stops at the first plugin that finds something wrong. Nothing is done where the specification has no CHECK. */
+export async function checkChain(chain: Chain, result: JsonObject, signal: AbortSignal): Promise<void> {
+  if (!atLeast(chain.list.cniVersion, "0.4.0") || chain.list.disableCheck) return;
+  for (const index of chain.list.plugins.keys()) await run("CHECK", chain, index, result, signal);
+}
+
+/** Asks each plugin of a 1.1 list whether it could serve an ADD now; throws the first answer that says no. */
+export async function statusOfChain(list: NetworkList, binDirs: readonly string[], signal: AbortSignal): Promise<void> {
+  if (!atLeast(list.cniVersion, "1.1.0")) return;
+  const attachment: Attachment = { containerId: "", netns: "", args: [], capabilities: {} };
+  for (const index of list.plugins.keys()) await run("STATUS", { list, attachment, binDirs }, index, undefined, signal);
+}

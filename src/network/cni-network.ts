@@ -1,0 +1,221 @@
+/** The pod network by CNI plugins. Different pods run side by side; calls for one pod run one after another. */
+import { mkdirSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { messageOf, RuntimeError, wrapError } from "../lib/errors.ts";
+import { KeyedLock } from "../lib/lock.ts";
+import { attachmentOf, ifName } from "./attachment.ts";
+import { addChain, checkChain, deleteChain, statusOfChain } from "./chain.ts";
+import { type IpPreference, podAddresses } from "./cni-result.ts";
+import { type LoadedNetwork, loadNetwork } from "./configuration.ts";
+import { DirectoryWatch } from "./directory-watch.ts";
+import type { NetworkStatus, PodNetwork, PodNetworkRequest, PodNetworkResult } from "./pod-network.ts";
+import { type CachedAttachment, ResultCache } from "./result-cache.ts";
+
+export interface PodNetworkOptions {
+  /** Directories of configuration lists, the first with a valid one wins. Missing ones are made. */
+  readonly confDirs: readonly string[];
+  /** Directories of plugins, searched in order. */
+  readonly binDirs: readonly string[];
+  /** Where attachments are remembered; made 0700. */
+  readonly cacheDir: string;
+  /** Called with a sentence for people: a skipped file, a network that came or went. */
+  readonly onNotice?: (sentence: string) => void;
+  /** Which address is the primary one: "cni" keeps the plugins' order. */
+  readonly ipPreference?: IpPreference;
+  /** For the whole list of plugins; a DEL gets the same time for itself. */
+  readonly deadlineMs?: number;
+}
+
+const defaultDeadlineMs = 110_000;
+/** How often plugins of a 1.1 network are asked for their STATUS at most; the kubelet asks us every 5 s. */
+const statusAgeMs = 10_000;
+const statusDeadlineMs = 5000;
+
+const nsfsMagic = 0x6e736673n;
+
+/** After a reboot the pin is gone or is an empty file, and plugins fail on a path that is no namespace; with none they clean up. */
+async function isNamespace(path: string): Promise<boolean> {
+  if (path === "") return false;
+  try {
+    return (await statfs(path, { bigint: true })).type === nsfsMagic;
+  } catch {
+    return false;
+  }
+}
+
+class CniNetwork implements PodNetwork {
+  readonly #options: PodNetworkOptions;
+  readonly #locks = new KeyedLock();
+  readonly #cache: ResultCache;
+  readonly #watches: DirectoryWatch[];
+  #network: LoadedNetwork | undefined;
+  #problems: readonly string[] = [];
+  #loading: Promise<void> = Promise.resolve();
+  #closed = false;
+  /** What the plugins answered to STATUS, and when: undefined means ready. */
+  #pluginStatus: { readonly list: unknown; readonly atMs: number; readonly error: unknown } | undefined;
+  #asking = false;
+
+  constructor(options: PodNetworkOptions) {
+    this.#options = options;
+    this.#cache = new ResultCache(options.cacheDir);
+    for (const directory of options.confDirs) this.#makeDirectory(directory);
+    this.#watches = options.confDirs.map((directory) => new DirectoryWatch(directory, () => void this.load()));
+  }
+
+  /** Reads the configuration anew; also when one is being read already, which may have missed the latest change. */
+  async load(): Promise<void> {
+    this.#loading = this.#loading.then(() => this.#load());
+    await this.#loading;
+  }
+
+  status(): NetworkStatus {
+    for (const watch of this.#watches) watch.verify();
+    const network = this.#network;
+    if (network === undefined) {
+      const found = this.#problems.length > 0 ? `: ${this.#problems.join("; ")}` : "";
+      return this.#notReady(
+        "",
+        `cni plugin not initialized: no valid network configuration in ${this.#options.confDirs.join(", ")}${found}`,
+      );
+    }
+    this.#askPlugins(network);
+    const { name } = network.list;
+    if (this.#pluginStatus?.list === network.list && this.#pluginStatus.error !== undefined) {
+      return this.#notReady(name, `network ${name} is not ready: ${messageOf(this.#pluginStatus.error)}`);
+    }
+    return { ready: true, reason: "", message: "", networkName: name };
+  }
+
+  async attach(request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult> {
+    return await this.#locks.run(request.podId, signal, async () => {
+      // A second ADD without a DEL is forbidden: what an interrupted one left is taken back first.
+      await this.#detachAll(request, this.#deadline(signal));
+      await this.#loading;
+      const network = this.#network;
+      if (network === undefined) throw new RuntimeError("unavailable", this.status().message);
+      return await this.#attachTo(network, request, signal);
+    });
+  }
+
+  async detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
+    await this.#locks.run(request.podId, signal, () => this.#detachAll(request, this.#deadline(signal)));
+  }
+
+  async check(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
+    await this.#locks.run(request.podId, signal, async () => {
+      for (const { list, attachment, result } of await this.#cache.find(request.podId)) {
+        if (result === undefined)
+          throw new RuntimeError("failed_precondition", `pod ${request.podId} is not attached completely`);
+        const chain = { list, attachment: { ...attachment, netns: request.netnsPath }, binDirs: this.#options.binDirs };
+        await checkChain(chain, result, this.#deadline(signal));
+      }
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const watch of this.#watches) watch.close();
+  }
+
+  async #attachTo({ list }: LoadedNetwork, request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult> {
+    const attachment = attachmentOf(request);
+    const chain = { list, attachment, binDirs: this.#options.binDirs };
+    const cached = await this.#cache.write(list, attachment, undefined);
+    try {
+      const result = await addChain(chain, this.#deadline(signal));
+      const ips = podAddresses(result, ifName, this.#options.ipPreference ?? "cni");
+      await this.#cache.write(list, attachment, result);
+      return { ips, cniResult: result };
+    } catch (error) {
+      const failure = wrapError(`network ${list.name} of pod ${request.namespace}/${request.name}`, error, {
+        network: list.name,
+      });
+      await this.#undoAttach(cached, failure);
+      throw failure;
+    }
+  }
+
+  /** A failed DEL leaves the cache file, so that detach() tries again; the error of the ADD says so. */
+  async #undoAttach(cached: CachedAttachment, failure: RuntimeError): Promise<void> {
+    try {
+      await this.#delete(cached, cached.attachment.netns, this.#deadline());
+    } catch (error) {
+      failure.message += `; taking it back failed as well and will be tried again: ${messageOf(error)}`;
+    }
+  }
+
+  async #detachAll(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
+    for (const cached of await this.#cache.find(request.podId)) {
+      try {
+        await this.#delete(cached, request.netnsPath, signal);
+      } catch (error) {
+        throw wrapError(`detaching pod ${request.namespace}/${request.name} from network ${cached.list.name}`, error);
+      }
+    }
+  }
+
+  async #delete(cached: CachedAttachment, netns: string, signal: AbortSignal): Promise<void> {
+    const attachment = { ...cached.attachment, netns: (await isNamespace(netns)) ? netns : "" };
+    await deleteChain({ list: cached.list, attachment, binDirs: this.#options.binDirs }, cached.result, signal);
+    await this.#cache.forget(cached);
+  }
+
+  #deadline(signal?: AbortSignal): AbortSignal {
+    const deadline = AbortSignal.timeout(this.#options.deadlineMs ?? defaultDeadlineMs);
+    return signal === undefined ? deadline : AbortSignal.any([signal, deadline]);
+  }
+
+  async #load(): Promise<void> {
+    if (this.#closed) return;
+    const before = this.#network;
+    const { network, problems } = await loadNetwork(this.#options.confDirs, before);
+    for (const problem of problems) if (!this.#problems.includes(problem)) this.#notice(problem);
+    this.#problems = problems;
+    this.#network = network;
+    if (network !== undefined && network !== before) this.#notice(`network ${network.list.name} is loaded from ${network.file}`);
+    if (network === undefined && before !== undefined) this.#notice(`network ${before.list.name} is gone`);
+    if (network !== undefined) this.#askPlugins(network);
+  }
+
+  /** In the background: an answer is shown by the next status(). */
+  #askPlugins({ list }: LoadedNetwork): void {
+    const known = this.#pluginStatus;
+    if (this.#asking || this.#closed || (known?.list === list && Date.now() - known.atMs < statusAgeMs)) return;
+    if (list.cniVersion !== "1.1.0") return;
+    this.#asking = true;
+    statusOfChain(list, this.#options.binDirs, AbortSignal.timeout(statusDeadlineMs))
+      .then(
+        () => undefined,
+        (error: unknown) => error,
+      )
+      .then((error) => {
+        this.#asking = false;
+        this.#pluginStatus = { list, atMs: Date.now(), error };
+      });
+  }
+
+  #notReady(networkName: string, message: string): NetworkStatus {
+    return { ready: false, reason: "NetworkPluginNotReady", message, networkName };
+  }
+
+  #makeDirectory(directory: string): void {
+    try {
+      mkdirSync(directory, { recursive: true, mode: 0o755 });
+    } catch (error) {
+      // The nearest directory above is watched until somebody else makes it.
+      this.#notice(`cannot make ${directory}: ${messageOf(error)}`);
+    }
+  }
+
+  #notice(sentence: string): void {
+    this.#options.onNotice?.(sentence);
+  }
+}
+
+/** Loads the configuration and watches it. Fails only when the machine does: no configuration is a status. */
+export async function openPodNetwork(options: PodNetworkOptions): Promise<PodNetwork> {
+  const network = new CniNetwork(options);
+  await network.load();
+  return network;
+}
