@@ -50,8 +50,7 @@ int op_parent_death_signal(struct run *run, const value *v)
 	return (int)k_result(prctl(PR_SET_PDEATHSIG, run->death_signal, 0, 0, 0));
 }
 
-/* Whether what is left of the plan works without any descriptor but stdio. */
-static int rest_needs_descriptors(const struct run *run)
+int rest_needs_descriptors(const struct run *run)
 {
 	struct plan_cursor rest = run->cursor;
 	while (plan_next(&rest))
@@ -62,6 +61,9 @@ static int rest_needs_descriptors(const struct run *run)
 		case OP_SECCOMP:
 		case OP_BOUNDING_CAPS:
 		case OP_CAPS:
+		case OP_USER:
+		case OP_RLIMIT:
+		case OP_KEYRING:
 		case OP_UMASK:
 		case OP_PARK:
 		case OP_EXEC:

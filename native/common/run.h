@@ -22,12 +22,11 @@ struct run {
 	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
 	int mask_template;  /* the empty tmpfs that masks directories; -1: none yet */
 	int death_signal;   /* lost at fork and at a change of credentials, so it is kept here */
-	uint32_t uid;       /* that `user` set */
 	uint8_t in_container; /* "/" is the container's: pivoted, or its mount namespace joined */
 	uint8_t tree_is_slave; /* unmounting here cannot reach the host */
 	uint8_t pid_for_children; /* a pid namespace is joined or made which this process is not in */
 	uint8_t forked;
-	char home[256];     /* of `uid`, from the container's passwd; empty: not looked up */
+	char home[256];     /* for `exec`, from the container's passwd; empty: not looked up */
 	char detail[sizeof ((struct plan_report *)0)->detail];
 };
 
@@ -99,6 +98,12 @@ int open_null(struct run *run);
 /* chmod and chown of an O_PATH descriptor. */
 int set_owner_mode(struct run *run, int fd, uint32_t uid, uint32_t gid, mode_t mode);
 
+/* ---- ops-fsmount.c */
+/* Says `what` and the kernel's own words about the last error of a filesystem context. Returns `error`. */
+int fs_say_log(struct run *run, int error, int fs, const char *what);
+/* Sets "key=value" or "key". */
+int fs_set_option(int fs, const char *option, uint32_t size);
+
 /* ---- one function per op */
 op_function op_clean_start, op_join_ns, op_join_process, op_new_ns, op_new_userns, op_fork, op_barrier, op_cgroup_attach, op_export, op_pin,
 	op_open_own_ns, op_bind_own_ns, op_parent_death_signal, op_reaper;
@@ -108,8 +113,10 @@ op_function op_open_tree, op_fsmount, op_overlay, op_mount_attr, op_root_propaga
 op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op_oom_score_adj, op_no_new_privs, op_seccomp, op_user,
 	op_bounding_caps, op_caps, op_umask, op_cwd, op_keyring, op_stdio, op_console, op_park, op_exec;
 
-/* Looks up HOME for `exec` while the container's passwd can still be read. */
-void find_home(struct run *run, uint32_t uid);
+/* 1 if an op behind this one works on slots, pins, the root or the host's files. */
+int rest_needs_descriptors(const struct run *run);
+/* Looks up HOME for `exec`, once, while the container's passwd can still be opened. */
+void find_home(struct run *run);
 /* After entering a user namespace: its root, no groups of the host. */
 int become_namespace_root(struct run *run);
 
