@@ -12,7 +12,7 @@ import { checkSelinux, resolveApparmor } from "./translate-labels.ts";
 import { resolveMounts } from "./translate-mounts.ts";
 import { resolvePidNamespace } from "./translate-namespaces.ts";
 import type { TranslationNode } from "./translate-node.ts";
-import { defaultDeviceRules, resolveResources } from "./translate-resources.ts";
+import { resolveResources } from "./translate-resources.ts";
 import { resolveSeccomp } from "./translate-seccomp.ts";
 import { resolveStopSignal } from "./translate-signal.ts";
 import { type ResolvedUser, resolveUser } from "./translate-user.ts";
@@ -157,7 +157,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
       cgroupsPath: containerCgroup(pod.cgroupParent, input.id),
       resources: {
         ...resources.resources,
-        devices: [{ allow: false, access: "rwm" }, ...(everyDevice?.rules ?? [...defaultDeviceRules, ...asked.rules])],
+        devices: [{ allow: false, access: "rwm" }, ...(everyDevice?.rules ?? asked.rules)],
       },
       ...(mounts.rootfsPropagation === undefined ? {} : { rootfsPropagation: mounts.rootfsPropagation }),
       ...(seccomp === undefined ? {} : { seccomp }),

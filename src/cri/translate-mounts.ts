@@ -35,10 +35,17 @@ function destinationOf(mount: Mount): string {
 /** Descriptors of a kubelet are given as links that must be opened, not read: their target may be swapped (CVE-2021-25741). */
 const isDescriptorLink = (path: string): boolean => /^\/proc\/(self|\d+)\/fd\/\d+$/.test(path);
 
-async function resolveSource(mount: Mount, request: MountRequest, node: TranslationNode): Promise<string> {
+/** What to mount, and where that lies on the host. */
+interface MountSource {
+  readonly source: string;
+  readonly real: string;
+}
+
+async function resolveSource(mount: Mount, request: MountRequest, node: TranslationNode): Promise<MountSource> {
   const source = cleanAbsolutePath(`host_path of the mount at ${mount.containerPath}`, mount.hostPath);
   const real = await node.host.realpath(source);
-  if (real !== undefined) return real;
+  if (isDescriptorLink(source)) return { source, real: real ?? source };
+  if (real !== undefined) return { source: real, real };
   if (request.absentMountSources === "refuse") {
     throw invalid(`host_path ${quoted(source)} of the mount at ${mount.containerPath} does not exist`);
   }
@@ -49,7 +56,7 @@ async function resolveSource(mount: Mount, request: MountRequest, node: Translat
   }
   const made = await node.host.realpath(source);
   if (made === undefined) throw invalid(`host_path ${quoted(source)} of the mount at ${mount.containerPath} vanished`);
-  return made;
+  return { source: made, real: made };
 }
 
 function recursiveReadOnly(mount: Mount, supported: boolean): boolean {
@@ -106,14 +113,14 @@ async function podMount(
   const recursive = recursiveReadOnly(mount, node.facts.recursiveReadOnly);
   const mappings = idMappings(mount, request.user);
   const extra = extraOptions(mount);
-  const resolved = await resolveSource(mount, request, node);
+  const { source, real } = await resolveSource(mount, request, node);
   return {
     destination,
     type: "bind",
-    source: isDescriptorLink(mount.hostPath) ? mount.hostPath : resolved,
+    source,
     options: [
       "rbind",
-      propagationOption(mount.propagation, resolved, hostMounts),
+      propagationOption(mount.propagation, real, hostMounts),
       recursive ? "rro" : mount.readonly ? "ro" : "rw",
       ...extra,
     ],

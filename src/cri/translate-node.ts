@@ -5,6 +5,7 @@ import { arch } from "node:os";
 import type { OciSeccomp } from "../core/oci.ts";
 import { capabilitiesOf } from "../core/process/capabilities.ts";
 import { readOwnLimits } from "../core/process/own-limits.ts";
+import { defaultSeccompProfile } from "../core/process/seccomp-default.ts";
 import { errnoName, RuntimeError } from "../lib/errors.ts";
 
 /** What the node can do; read once at start. */
@@ -152,5 +153,14 @@ export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): 
     // Plans have no operation for a label yet; claiming AppArmor would give less than was asked for.
     apparmorProfiles: undefined,
     selinux: (await textOf("/sys/fs/selinux/enforce")) !== "",
+  };
+}
+
+/** The translation's view of this machine. */
+export async function readTranslationNode(cgroupVersion: NodeFacts["cgroupVersion"]): Promise<TranslationNode> {
+  return {
+    facts: await readNodeFacts(cgroupVersion),
+    host: realHost,
+    defaultSeccomp: (capabilities) => defaultSeccompProfile(capabilities, arch()),
   };
 }

@@ -1,5 +1,5 @@
 /** Limits of a container's cgroup (cri-semantics 5.8). Zero and empty mean: not set. */
-import type { OciDeviceRule, OciResources } from "../core/oci.ts";
+import type { OciResources } from "../core/oci.ts";
 import type { LinuxContainerResources } from "../gen/cri/v1/api.ts";
 import { invalid, quoted, safeNumber } from "./translate-check.ts";
 import type { NodeFacts } from "./translate-node.ts";
@@ -110,26 +110,3 @@ export function resolveResources(asked: LinuxContainerResources | undefined, fac
     notes,
   };
 }
-
-const allowed = (type: "c" | "b", access: string, major?: number, minor?: number): OciDeviceRule => ({
-  allow: true,
-  type,
-  access,
-  ...(major === undefined ? {} : { major }),
-  ...(minor === undefined ? {} : { minor }),
-});
-
-/** What every container may use: making any node, and null, zero, full, random, urandom, tty, console, ptmx and ptys. */
-export const defaultDeviceRules: readonly OciDeviceRule[] = [
-  allowed("c", "m"),
-  allowed("b", "m"),
-  allowed("c", "rwm", 1, 3),
-  allowed("c", "rwm", 1, 5),
-  allowed("c", "rwm", 1, 7),
-  allowed("c", "rwm", 1, 8),
-  allowed("c", "rwm", 1, 9),
-  allowed("c", "rwm", 5, 0),
-  allowed("c", "rwm", 5, 1),
-  allowed("c", "rwm", 5, 2),
-  allowed("c", "rwm", 136),
-];
