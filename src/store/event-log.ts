@@ -17,6 +17,7 @@ const pruneEvery = 64;
 export class EventLog {
   readonly #insert: StatementSync;
   readonly #ofObject: StatementSync;
+  readonly #objects: StatementSync;
   readonly #pruneAll: StatementSync;
   readonly #pruneObject: StatementSync;
   readonly #total: number;
@@ -31,6 +32,9 @@ export class EventLog {
     this.#insert = database.prepare("INSERT INTO events (sequence, object, at, kind, detail) VALUES (?, ?, ?, ?, ?)");
     this.#ofObject = database.prepare("SELECT sequence, object, at, kind, detail FROM events WHERE object = ? ORDER BY sequence");
     this.#ofObject.setReadBigInts(true);
+    this.#objects = database.prepare(
+      "SELECT DISTINCT object FROM events WHERE object >= ?1 AND object < ?1 || char(0x10ffff) LIMIT ?2",
+    );
     this.#pruneAll = database.prepare("DELETE FROM events WHERE sequence <= ?");
     this.#pruneObject = database.prepare(
       "DELETE FROM events WHERE object = ?1 AND sequence <= (SELECT sequence FROM events WHERE object = ?1 ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
@@ -62,6 +66,11 @@ export class EventLog {
       kind: row.kind,
       detail: parse(row.detail) as Record<string, string | number>,
     }));
+  }
+
+  /** Objects whose id begins with `prefix`, at most `limit`. */
+  objects(prefix: string, limit: number): string[] {
+    return (this.#objects.all(prefix, limit) as { object: string }[]).map(({ object }) => object);
   }
 
   #prune(object: string, sequence: bigint): void {

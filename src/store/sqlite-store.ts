@@ -29,6 +29,12 @@ interface Statements {
   readonly exists: StatementSync;
 }
 
+/** A store that can also tell of whom it has events. */
+export interface NodeStore extends Store {
+  /** Ids that begin with `prefix` and have events, also of objects that are gone; at most `limit`. */
+  objectsLike(prefix: string, limit: number): readonly string[];
+}
+
 /**
  * Documents and events in one SQLite file. Commits on the JS thread are write-ahead with synchronous=NORMAL: they survive a crash of
  * the daemon, and a power loss once `flush` has resolved. Fsyncs happen in other threads.
@@ -36,7 +42,7 @@ interface Statements {
  * On a full disk: what is new is refused with resource_exhausted; changes and removals of what is there first reuse the log's own
  * space, then that of the ballast.
  */
-class SqliteStore implements Store {
+class SqliteStore implements NodeStore {
   readonly rebuilt: string | undefined;
   readonly #database: DatabaseSync;
   readonly #log: StoreOptions["log"];
@@ -101,6 +107,10 @@ class SqliteStore implements Store {
 
   timeline(objectId: string): readonly StoredEvent[] {
     return this.#events.of(objectId);
+  }
+
+  objectsLike(prefix: string, limit: number): readonly string[] {
+    return this.#events.objects(prefix, limit);
   }
 
   async close(): Promise<void> {
@@ -196,7 +206,7 @@ const diskFull = (cause: unknown): RuntimeError =>
  * Opens the store below `options.directory`.
  * @throws RuntimeError internal when the file can be neither opened nor replaced.
  */
-export function openStore(options: StoreOptions): Store {
+export function openStore(options: StoreOptions): NodeStore {
   const path = join(options.directory, "caisson.db");
   const ballast = new Ballast(`${path}.ballast`, options.ballastBytes);
   const open = (): Opened => {

@@ -3,8 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { openStore } from "../../../src/store/sqlite-store.ts";
-import type { Store } from "../../../src/store/store.ts";
+import { type NodeStore, openStore } from "../../../src/store/sqlite-store.ts";
 
 interface Line {
   readonly fields: object;
@@ -13,9 +12,9 @@ interface Line {
 
 let directory: string;
 let lines: Line[];
-let open: Store[];
+let open: NodeStore[];
 
-function start(options: { eventsPerObject?: number; eventsTotal?: number; ballastBytes?: number } = {}): Store {
+function start(options: { eventsPerObject?: number; eventsTotal?: number; ballastBytes?: number } = {}): NodeStore {
   const record = (fields: object, message?: string): void => {
     lines.push(typeof fields === "string" ? { fields: {}, message: fields } : { fields, message: message ?? "" });
   };
@@ -109,6 +108,16 @@ describe("events", () => {
     ]);
     expect(again.timeline("b")[0]?.detail).toEqual({ image: "x", code: 3 });
     expect(Number((again.timeline("a")[0]?.atNs ?? 0n) / 1_000_000n)).toBeGreaterThan(Date.now() - 60_000);
+  });
+
+  it("can be looked for by the beginning of an id", () => {
+    const store = start();
+    for (const id of ["abc1", "abc2", "abd1", "ab"]) store.event(id, "created");
+    store.event("abc1", "removed");
+    expect(store.objectsLike("abc", 5)).toEqual(["abc1", "abc2"]);
+    expect(store.objectsLike("ab", 2).length).toBe(2);
+    expect(store.objectsLike("x", 5)).toEqual([]);
+    expect(store.objectsLike("a%", 5)).toEqual([]);
   });
 
   it("are forgotten, oldest first, beyond the limits for an object and for all", () => {

@@ -1,0 +1,38 @@
+import { type InfoResponse, type NodeServiceServer, NodeServiceService } from "../gen/caisson/v1/node.ts";
+import { RuntimeError } from "../lib/errors.ts";
+import type { StoredEvent } from "../store/store.ts";
+import type { Service } from "./grpc-server.ts";
+import { type Gate, unary } from "./unary.ts";
+
+/** What the node service needs of the daemon. */
+export interface NodeFacts {
+  info(): InfoResponse;
+  /** The full id that the text stands for. @throws not_found, invalid_argument for an ambiguous prefix. */
+  resolve(idOrPrefix: string): string;
+  timeline(objectId: string): readonly StoredEvent[];
+}
+
+const detailText = (detail: StoredEvent["detail"]): Record<string, string> =>
+  Object.fromEntries(Object.entries(detail).map(([name, value]) => [name, String(value)]));
+
+/** caisson.v1.NodeService. Info is answered at any time: it tells whether the rest is. */
+export function nodeService(gate: Gate, facts: NodeFacts): Service {
+  const implementation: NodeServiceServer = {
+    info: unary("Info", { ...gate, requireReady: () => {} }, () => facts.info()),
+    timeline: unary("Timeline", gate, (_context, { objectId: asked }) => {
+      const objectId = facts.resolve(asked);
+      const events = facts.timeline(objectId);
+      if (events.length === 0) throw new RuntimeError("not_found", `nothing is recorded of ${asked}`);
+      return {
+        objectId,
+        events: events.map((event) => ({
+          sequence: event.sequence,
+          at: event.atNs,
+          kind: event.kind,
+          detail: detailText(event.detail),
+        })),
+      };
+    }),
+  };
+  return { definition: NodeServiceService, implementation };
+}

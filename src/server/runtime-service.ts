@@ -1,0 +1,52 @@
+import type { CriApp } from "../cri/app-types.ts";
+import { createContainer } from "../cri/container-create.ts";
+import { listContainers } from "../cri/container-list.ts";
+import { removeContainer } from "../cri/container-remove.ts";
+import { startContainer } from "../cri/container-start.ts";
+import { containerStats } from "../cri/container-stats.ts";
+import { listContainerStats } from "../cri/container-stats-list.ts";
+import { containerStatus } from "../cri/container-status.ts";
+import { stopContainer } from "../cri/container-stop.ts";
+import { execSync } from "../cri/exec-sync.ts";
+import { reopenContainerLog } from "../cri/log-reopen.ts";
+import { runtimeConfig } from "../cri/runtime-config.ts";
+import { updateRuntimeConfig } from "../cri/runtime-config-update.ts";
+import { status } from "../cri/runtime-status.ts";
+import { version } from "../cri/runtime-version.ts";
+import { listPodSandbox } from "../cri/sandbox-list.ts";
+import { removePodSandbox } from "../cri/sandbox-remove.ts";
+import { runPodSandbox } from "../cri/sandbox-run.ts";
+import { podSandboxStatus } from "../cri/sandbox-status.ts";
+import { stopPodSandbox } from "../cri/sandbox-stop.ts";
+import { type RuntimeServiceServer, RuntimeServiceService } from "../gen/cri/v1/api.ts";
+import type { Service } from "./grpc-server.ts";
+import { type Gate, unary, withUnimplemented } from "./unary.ts";
+
+/** runtime.v1.RuntimeService: which verb answers which call. `app` is there once the gate is open. */
+export function runtimeService(gate: Gate, app: () => CriApp): Service {
+  const table: Partial<RuntimeServiceServer> = {
+    version: unary("Version", gate, (ctx, req) => version(app(), ctx, req)),
+    status: unary("Status", gate, (ctx, req) => status(app(), ctx, req)),
+    runtimeConfig: unary("RuntimeConfig", gate, (ctx, req) => runtimeConfig(app(), ctx, req)),
+    updateRuntimeConfig: unary("UpdateRuntimeConfig", gate, (ctx, req) => updateRuntimeConfig(app(), ctx, req)),
+    runPodSandbox: unary("RunPodSandbox", gate, (ctx, req) => runPodSandbox(app(), ctx, req)),
+    stopPodSandbox: unary("StopPodSandbox", gate, (ctx, req) => stopPodSandbox(app(), ctx, req)),
+    removePodSandbox: unary("RemovePodSandbox", gate, (ctx, req) => removePodSandbox(app(), ctx, req)),
+    podSandboxStatus: unary("PodSandboxStatus", gate, (ctx, req) => podSandboxStatus(app(), ctx, req)),
+    listPodSandbox: unary("ListPodSandbox", gate, (ctx, req) => listPodSandbox(app(), ctx, req)),
+    createContainer: unary("CreateContainer", gate, (ctx, req) => createContainer(app(), ctx, req)),
+    startContainer: unary("StartContainer", gate, (ctx, req) => startContainer(app(), ctx, req)),
+    stopContainer: unary("StopContainer", gate, (ctx, req) => stopContainer(app(), ctx, req)),
+    removeContainer: unary("RemoveContainer", gate, (ctx, req) => removeContainer(app(), ctx, req)),
+    containerStatus: unary("ContainerStatus", gate, (ctx, req) => containerStatus(app(), ctx, req)),
+    listContainers: unary("ListContainers", gate, (ctx, req) => listContainers(app(), ctx, req)),
+    containerStats: unary("ContainerStats", gate, (ctx, req) => containerStats(app(), ctx, req)),
+    listContainerStats: unary("ListContainerStats", gate, (ctx, req) => listContainerStats(app(), ctx, req)),
+    execSync: unary("ExecSync", gate, (ctx, req) => execSync(app(), ctx, req)),
+    reopenContainerLog: unary("ReopenContainerLog", gate, (ctx, req) => reopenContainerLog(app(), ctx, req)),
+  };
+  return {
+    definition: RuntimeServiceService,
+    implementation: withUnimplemented<RuntimeServiceServer>(RuntimeServiceService, gate, table),
+  };
+}
