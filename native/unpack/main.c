@@ -14,7 +14,8 @@ static struct limits limits = {
 };
 
 struct arguments {
-	bool settle, bottom, sha512;
+	int (*run)(const struct arguments *arguments);
+	bool bottom, sha512;
 	uint64_t lowers;
 };
 
@@ -47,18 +48,6 @@ static int parse_argument(struct arguments *arguments, const char *text)
 	else
 		return -1;
 	return 0;
-}
-
-static int parse_arguments(int argc, char **argv, struct arguments *arguments)
-{
-	if (argc < 2 || (strcmp(argv[1], "apply") != 0 && strcmp(argv[1], "settle") != 0))
-		return fail(FAIL_SYSTEM, "usage: caisson-unpack apply|settle KEY=VALUE...");
-	arguments->settle = argv[1][0] == 's';
-	for (int i = 2; i < argc; i++) {
-		if (parse_argument(arguments, argv[i]) < 0)
-			return fail(FAIL_SYSTEM, "bad argument %s", argv[i]);
-	}
-	return arguments->lowers > MAX_LOWERS || limits.ratio == 0 ? fail(FAIL_SYSTEM, "an argument is out of range") : 0;
 }
 
 /* The rename that commits the layer comes next: its files must not be lost to a power cut that the rename survives. */
@@ -108,6 +97,35 @@ static int run_settle(const struct arguments *arguments)
 	return 0;
 }
 
+static int run_clear(const struct arguments *arguments)
+{
+	(void)arguments;
+	struct tree tree = { .root = ROOT, .limits = &limits, .cached_fd = -1 };
+	if (confine_root(ROOT, ROOT) < 0 || confine_privileges(false) < 0 || tree_clear(&tree) < 0)
+		return -1;
+	dprintf(RESULT, "{\"ok\":true}\n");
+	return 0;
+}
+
+static int parse_arguments(int argc, char **argv, struct arguments *arguments)
+{
+	static const struct {
+		const char *name;
+		int (*run)(const struct arguments *arguments);
+	} modes[] = { { "apply", run_apply }, { "settle", run_settle }, { "clear", run_clear } };
+	for (size_t i = 0; argc > 1 && i < sizeof modes / sizeof *modes; i++) {
+		if (strcmp(argv[1], modes[i].name) == 0)
+			arguments->run = modes[i].run;
+	}
+	if (arguments->run == NULL)
+		return fail(FAIL_SYSTEM, "usage: caisson-unpack apply|settle|clear KEY=VALUE...");
+	for (int i = 2; i < argc; i++) {
+		if (parse_argument(arguments, argv[i]) < 0)
+			return fail(FAIL_SYSTEM, "bad argument %s", argv[i]);
+	}
+	return arguments->lowers > MAX_LOWERS || limits.ratio == 0 ? fail(FAIL_SYSTEM, "an argument is out of range") : 0;
+}
+
 static void print_failure(void)
 {
 	static const char *const kinds[] = {
@@ -131,7 +149,7 @@ int main(int argc, char **argv)
 	umask(0);
 	int rc = parse_arguments(argc, argv, &arguments);
 	if (rc == 0)
-		rc = arguments.settle ? run_settle(&arguments) : run_apply(&arguments);
+		rc = arguments.run(&arguments);
 	if (rc == 0)
 		return 0;
 	print_failure();

@@ -241,20 +241,11 @@ int tree_parent(struct tree *tree, const char *dir, const char **resolved)
 	return fd;
 }
 
-static int remove_at(struct tree *tree, int parent, const char *name, int depth)
+static int remove_at(struct tree *tree, int parent, const char *name, int depth);
+
+/* Removes what is in the directory parent/name. */
+static int clear_at(struct tree *tree, int parent, const char *name, int depth)
 {
-	struct stat st;
-	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	if (st.st_nlink <= 1 || S_ISDIR(st.st_mode)) {
-		uint64_t blocks = S_ISDIR(st.st_mode) ? DIRECTORY_BYTES : (uint64_t)st.st_blocks * 512;
-		tree->disk_bytes -= blocks < tree->disk_bytes ? blocks : tree->disk_bytes;
-		tree->inodes -= tree->inodes > 0;
-	}
-	if (!S_ISDIR(st.st_mode))
-		return unlinkat(parent, name, 0) < 0 ? -errno : 0;
-	if (depth > MAX_DEPTH)
-		return -ELOOP;
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -269,6 +260,24 @@ static int remove_at(struct tree *tree, int parent, const char *name, int depth)
 			rc = remove_at(tree, fd, item->d_name, depth + 1);
 	}
 	closedir(dir);
+	return rc;
+}
+
+static int remove_at(struct tree *tree, int parent, const char *name, int depth)
+{
+	struct stat st;
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (st.st_nlink <= 1 || S_ISDIR(st.st_mode)) {
+		uint64_t blocks = S_ISDIR(st.st_mode) ? DIRECTORY_BYTES : (uint64_t)st.st_blocks * 512;
+		tree->disk_bytes -= blocks < tree->disk_bytes ? blocks : tree->disk_bytes;
+		tree->inodes -= tree->inodes > 0;
+	}
+	if (!S_ISDIR(st.st_mode))
+		return unlinkat(parent, name, 0) < 0 ? -errno : 0;
+	if (depth > MAX_DEPTH)
+		return -ELOOP;
+	int rc = clear_at(tree, parent, name, depth);
 	if (rc == 0 && unlinkat(parent, name, AT_REMOVEDIR) < 0)
 		rc = -errno;
 	return rc;
@@ -281,4 +290,10 @@ int tree_remove(struct tree *tree, int parent, const char *name)
 	tree->cached_name[1] = '\0';
 	int rc = remove_at(tree, parent, name, 0);
 	return rc < 0 ? fail_errno(rc, "cannot replace %s", name) : 0;
+}
+
+int tree_clear(struct tree *tree)
+{
+	int rc = clear_at(tree, tree->root, ".", 0);
+	return rc < 0 ? fail_errno(rc, "cannot empty the directory") : 0;
 }

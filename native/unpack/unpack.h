@@ -2,6 +2,7 @@
  * caisson-unpack: decompresses, hashes and applies one image layer, confined to the layer's directory.
  *
  *   caisson-unpack apply KEY=VALUE...    0: compressed layer   1: result (JSON)   3: directory   4: file for pending work
+ *   caisson-unpack clear                 1: result (JSON)   3: directory that is to be emptied
  *   caisson-unpack settle KEY=VALUE...   0: pending work       1: result (JSON)   3: directory   4...: layers below, topmost first
  *
  * apply reads the hostile archive and has no CAP_SYS_ADMIN. What needs that capability (trusted.overlay.opaque) or the layers
@@ -187,6 +188,8 @@ int tree_parent(struct tree *tree, const char *dir, const char **resolved);
 int tree_find(struct tree *tree, const char *dir, char resolved[PATH_MAX]);
 /* Removes name, whatever it is. */
 int tree_remove(struct tree *tree, int parent, const char *name);
+/* Removes everything in the root. */
+int tree_clear(struct tree *tree);
 /* Counts the blocks of an inode that was just written. */
 void tree_account(struct tree *tree, const struct stat *st);
 int name_list_add(struct tree *tree, struct name_list *list, const char *path, const char *target);
