@@ -80,13 +80,19 @@ export class OutputCollector implements Disposable {
 }
 
 /**
- * Runs an exec and collects what it writes. Slots 0 to 2 of the plan are the null device and the two pipes. When the caller's
+ * Runs an exec and collects what it writes. Slots 0 to 2 of the plan are the null device and the two pipes, `further` follow, lent
+ * during the call. When the caller's
  * signal fires, the session of the exec is killed and nobody waits for its end.
  */
-export async function execWithOutput(shim: Shim, request: Omit<ExecRequest, "fds">, limits: OutputLimits): Promise<ExecOutput> {
+export async function execWithOutput(
+  shim: Shim,
+  request: Omit<ExecRequest, "fds">,
+  limits: OutputLimits,
+  further: readonly number[] = [],
+): Promise<ExecOutput> {
   const { id, execId, signal } = request;
   using collector = new OutputCollector(limits);
-  const running = await launch(shim, request, collector);
+  const running = await launch(shim, request, collector, further);
   const aborted = Promise.withResolvers<never>();
   const onAbort = (): void => {
     shim.execKill(id, execId, killSignal);
@@ -105,7 +111,7 @@ export async function execWithOutput(shim: Shim, request: Omit<ExecRequest, "fds
 }
 
 /** Our copies of the child's ends are closed in any case, or the pipes would never end. */
-async function launch(shim: Shim, request: Omit<ExecRequest, "fds">, collector: OutputCollector) {
+async function launch(shim: Shim, request: Omit<ExecRequest, "fds">, collector: OutputCollector, further: readonly number[]) {
   const lent: number[] = [];
   const pipe = (stream: 0 | 1): number => {
     const [readEnd, writeEnd] = addon.pipe(0);
@@ -116,7 +122,7 @@ async function launch(shim: Shim, request: Omit<ExecRequest, "fds">, collector: 
   try {
     const stdin = openSync("/dev/null", "r");
     lent.push(stdin);
-    return await shim.exec({ ...request, fds: [stdin, pipe(0), pipe(1)] });
+    return await shim.exec({ ...request, fds: [stdin, pipe(0), pipe(1), ...further] });
   } finally {
     for (const fd of lent) closeSync(fd);
   }

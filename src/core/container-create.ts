@@ -1,0 +1,171 @@
+/** From a container spec to a parked init: cgroup, descriptors, plan, fork. */
+import { mkdir, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path/posix";
+import { RuntimeError } from "../lib/errors.ts";
+import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
+import { deviceNodes } from "./device/default-devices.ts";
+import { applyDeviceRules } from "./device/device-cgroup.ts";
+import { findHostNode } from "./device/host-node.ts";
+import { finalSpec } from "./final-spec.ts";
+import { IdmapNamespaces } from "./idmap-namespaces.ts";
+import type { OciSpec } from "./oci.ts";
+import { openProcess } from "./open-process.ts";
+import type { PodTools } from "./pod-tools.ts";
+import { processSettings } from "./process/process-settings.ts";
+import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
+import type { ContainerSpec, PodSpec, ProcessIdentity, Rootfs } from "./runtime.ts";
+import { createFlag } from "./shim/messages.ts";
+import type { Shim } from "./shim/shim.ts";
+
+/** Bounds everything up to the parked init; a copy of image volumes is the longest part. */
+const parkDeadlineMs = 120_000;
+
+export interface CreateInput {
+  readonly tools: PodTools;
+  readonly shim: Shim;
+  readonly pod: PodSpec;
+  readonly spec: ContainerSpec;
+  readonly rootfs: Rootfs;
+  /** First process of the container whose PID namespace is joined. */
+  readonly target: ProcessIdentity | undefined;
+  readonly signal: AbortSignal;
+}
+
+export interface CreatedContainer {
+  readonly process: ProcessIdentity;
+  readonly oci: OciSpec;
+}
+
+export async function createContainer(input: CreateInput): Promise<CreatedContainer> {
+  const { tools, spec, pod } = input;
+  const cgroupsPath = cgroupsPathOf(spec.oci);
+  await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
+  try {
+    const devices = tools.cgroups.use(cgroupsPath).devices;
+    if (devices !== undefined) applyDeviceRules(devices, spec.oci.linux.resources?.devices ?? []);
+    const init = await forkInit(input, cgroupsPath);
+    return { process: init, oci: finalSpec(spec, pod, init, input.target) };
+  } catch (error) {
+    await removeAttachPoint(tools.stateDir, spec.id);
+    await tools.cgroups.remove(cgroupsPath, AbortSignal.timeout(parkDeadlineMs)).catch((stuck: unknown) => {
+      tools.log.warn({ err: stuck, id: spec.id }, "the cgroup of a container that could not be created stays");
+    });
+    throw error;
+  }
+}
+
+export function cgroupsPathOf(oci: OciSpec): string {
+  const path = oci.linux.cgroupsPath;
+  if (path === undefined) throw new RuntimeError("invalid_argument", "the spec has no linux.cgroupsPath");
+  return path;
+}
+
+async function forkInit(input: CreateInput, cgroupsPath: string): Promise<ProcessIdentity> {
+  const { tools, shim, spec, pod, rootfs, signal } = input;
+  using idmaps = new IdmapNamespaces(pod, shim, signal);
+  const fds = [rootfs.fd];
+  using target = input.target === undefined ? undefined : openProcess(input.target);
+  if (target !== undefined) fds.push(target.fd);
+  const firstFree = createSlot.root + fds.length;
+  const idmapSlots = await idmaps.prepare(spec.oci.mounts, firstFree);
+  fds.push(...idmaps.fds);
+  const planned = await makePlan(input, cgroupsPath, { idmapSlots, receivedSlots: createSlot.root + fds.length });
+  const use = tools.cgroups.use(cgroupsPath);
+  return await shim.create({
+    id: spec.id,
+    plan: planned.plan,
+    cloneKinds: planned.cloneKinds,
+    fds,
+    flags: flagsOf(spec),
+    cgroup: use.into,
+    killPaths: use.killPaths,
+    oomPath: use.oomPath,
+    logPath: spec.logPath ?? "",
+    logLineBytes: 0,
+    deadlineMs: parkDeadlineMs,
+    signal,
+  });
+}
+
+interface Slots {
+  readonly idmapSlots: ReturnType<IdmapNamespaces["slotFor"]>;
+  readonly receivedSlots: number;
+}
+
+async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): Promise<ContainerPlan> {
+  const { tools, spec, pod } = input;
+  const { oci } = spec;
+  const profile = oci.linux.seccomp;
+  const [attachPath, devices, seccomp] = await Promise.all([
+    makeAttachPoint(tools.stateDir, spec.id, pod.user !== null),
+    devicesOf(oci, pod.user !== null),
+    profile === undefined ? undefined : tools.seccomp.compile(profile),
+  ]);
+  return planContainer({
+    id: spec.id,
+    oci,
+    pod,
+    pidNamespace: spec.pidNamespace,
+    cgroupNamespace: spec.cgroupNamespace,
+    cgroupTasks: tools.cgroups.use(cgroupsPath).taskFiles,
+    cgroupMount: cgroupMountOf(tools, spec, cgroupsPath),
+    settings: processSettings(oci.process, tools.own, pod.user !== null, seccomp),
+    attachPath,
+    devices,
+    links: tools.links,
+    volumes: spec.volumes,
+    stdin: spec.stdin,
+    procTakesPidns: tools.procTakesPidns,
+    idmapSlot: slots.idmapSlots,
+    receivedSlots: slots.receivedSlots,
+  });
+}
+
+async function devicesOf(oci: OciSpec, inUserNamespace: boolean) {
+  const nodes = deviceNodes(oci.linux.devices ?? []);
+  return await Promise.all(
+    nodes.map(async (node) => ({ ...node, hostPath: inUserNamespace ? await findHostNode(node) : node.path })),
+  );
+}
+
+function cgroupMountOf(tools: PodTools, spec: ContainerSpec, cgroupsPath: string): CgroupMountSource {
+  const { mounts, unifiedRoot } = tools.cgroups.use(cgroupsPath);
+  if (tools.cgroups.hierarchies.version !== "v2") return { kind: "hierarchies", ...mounts };
+  return spec.cgroupNamespace === "private" ? { kind: "fresh" } : { kind: "tree", hostPath: unifiedRoot };
+}
+
+function flagsOf(spec: ContainerSpec): number {
+  return (
+    (spec.stdin ? createFlag.stdin : 0) |
+    (spec.stdin && spec.stdinOnce ? createFlag.stdinOnce : 0) |
+    (spec.oci.process.terminal === true ? createFlag.terminal : 0) |
+    // Nobody else ends what init leaves behind.
+    (spec.pidNamespace.kind === "private" ? 0 : createFlag.killRest)
+  );
+}
+
+export function attachPointOf(stateDir: string, id: string): string {
+  return join(stateDir, "containers", id, "rootfs");
+}
+
+/**
+ * A directory that the container's root can reach in its copy of the host's tree. Its mount exists in the container's mount
+ * namespace only. Where the state directory is closed to others, root of a user namespace takes /tmp: what is there is covered in that
+ * namespace alone, and gone at pivot.
+ */
+async function makeAttachPoint(stateDir: string, id: string, inUserNamespace: boolean): Promise<string> {
+  const path = attachPointOf(stateDir, id);
+  await mkdir(path, { recursive: true, mode: 0o711 });
+  return !inUserNamespace || (await reachable(path)) ? path : "/tmp";
+}
+
+async function reachable(path: string): Promise<boolean> {
+  for (let at = path; at !== "/"; at = dirname(at)) {
+    if (((await stat(at)).mode & 0o001) === 0) return false;
+  }
+  return true;
+}
+
+export async function removeAttachPoint(stateDir: string, id: string): Promise<void> {
+  await rm(dirname(attachPointOf(stateDir, id)), { recursive: true, force: true });
+}

@@ -1,0 +1,242 @@
+/** The Runtime on this machine. */
+import { access, mkdir, readFile } from "node:fs/promises";
+import { release } from "node:os";
+import { dirname, join } from "node:path/posix";
+import { errnoName, RuntimeError, wrapError } from "../lib/errors.ts";
+import { Undo } from "../lib/undo.ts";
+import { addon } from "../native/addon.ts";
+import { Cgroups } from "./cgroup/cgroups.ts";
+import { cgroupLimitations } from "./cgroup/limitations.ts";
+import { removeAttachPoint } from "./container-create.ts";
+import { deviceLinks } from "./device/default-devices.ts";
+import { readExitRecord } from "./exit-record.ts";
+import { toHostId } from "./namespace/id-map.ts";
+import { planPodNamespaces, planShm, type RunStep } from "./namespace/pod-namespaces.ts";
+import type { OciResources } from "./oci.ts";
+import { HostPod } from "./pod.ts";
+import { removePodRemains, shmPathOf } from "./pod-remains.ts";
+import type { CoreLog, PodTools } from "./pod-tools.ts";
+import { readOwnLimits } from "./process/own-limits.ts";
+import { SeccompCompiler } from "./process/seccomp.ts";
+import type { CgroupStats, ContainerExit, Pod, PodSpec, Runtime } from "./runtime.ts";
+import { connectShim } from "./shim/connect.ts";
+import { ProcessHandle } from "./shim/process-handle.ts";
+import { loadShimImage, type ShimImage, startShim } from "./shim/start.ts";
+
+export interface HostRuntimeOptions {
+  /** STATE, such as /run/caisson. */
+  readonly stateDir: string;
+  /** The helper's binary. */
+  readonly shimPath: string;
+  /** This installation's id: names its own cgroup. */
+  readonly instance: string;
+  readonly log: CoreLog;
+  /** Environment of the shims. */
+  readonly shimEnv?: readonly string[];
+  /** Where shims complain, or null. */
+  readonly shimStderrFd?: number | null;
+}
+
+/** Looks at the machine once. `failed_precondition` when it cannot run containers at all. */
+export async function createHostRuntime(options: HostRuntimeOptions): Promise<HostRuntime> {
+  const [cgroups, own, image, hasKcore] = await Promise.all([
+    Cgroups.find(),
+    readOwnLimits(),
+    loadShimImage(options.shimPath),
+    access("/proc/kcore").then(
+      () => true,
+      () => false,
+    ),
+  ]);
+  await mkdir(join(options.stateDir, "containers"), { recursive: true, mode: 0o711 });
+  const core = { path: "/dev/core", target: "/proc/kcore" };
+  const tools: PodTools = {
+    cgroups,
+    seccomp: new SeccompCompiler(addon),
+    own,
+    stateDir: options.stateDir,
+    procTakesPidns: kernelAtLeast(release(), 6, 17),
+    links: hasKcore ? [...deviceLinks, core] : deviceLinks,
+    log: options.log,
+  };
+  const limitations = [...own.sentences, ...(await cgroupLimitations(cgroups.hierarchies))];
+  return new HostRuntime(options, tools, image, limitations);
+}
+
+/** Whether a kernel release such as "6.18.44-fc" is at least that version. */
+export function kernelAtLeast(text: string, major: number, minor: number): boolean {
+  const [has = 0, hasMinor = 0] = text.split(/[.-]/).map(Number);
+  return has > major || (has === major && hasMinor >= minor);
+}
+
+interface ShimCgroup {
+  readonly directory: string | null;
+  readonly taskFiles: readonly string[];
+}
+
+export class HostRuntime implements Runtime {
+  readonly cgroupVersion: Runtime["cgroupVersion"];
+  readonly limitations: readonly string[];
+  readonly #options: HostRuntimeOptions;
+  readonly #tools: PodTools;
+  readonly #image: ShimImage;
+  #shimCgroup: Promise<ShimCgroup> | undefined;
+
+  constructor(options: HostRuntimeOptions, tools: PodTools, image: ShimImage, limitations: readonly string[]) {
+    this.cgroupVersion = tools.cgroups.hierarchies.version;
+    this.limitations = limitations;
+    this.#options = options;
+    this.#tools = tools;
+    this.#image = image;
+  }
+
+  async startPod(spec: PodSpec, signal: AbortSignal): Promise<Pod> {
+    await using undo = new Undo(({ failed, error }) => {
+      this.#tools.log.warn({ err: error, pod: spec.id }, `a pod that could not be started leaves its ${failed}`);
+    });
+    undo.push("directory and mounts", () => removePodRemains(spec));
+    await mkdir(dirname(spec.runDir), { recursive: true, mode: 0o700 });
+    await mkdir(spec.runDir, { recursive: true, mode: 0o700 });
+    if (spec.netnsPath !== null) await mkdir(dirname(spec.netnsPath), { recursive: true, mode: 0o755 });
+    const pod = await this.#startShim(spec, signal);
+    undo.push("shim", (undoSignal) => pod.destroy(undoSignal));
+    for (const step of await this.#setUpSteps(spec)) await pod.run(step, "namespaces", signal);
+    undo.commit();
+    return pod;
+  }
+
+  async reconnectPod(spec: PodSpec, signal: AbortSignal): Promise<Pod | undefined> {
+    const identity = await readShimIdentity(spec.runDir);
+    const process = identity === undefined ? undefined : ProcessHandle.find(identity);
+    if (process === undefined) return undefined;
+    try {
+      return await HostPod.open(spec, this.#tools, process, (listeners) =>
+        connectShim({ podId: spec.id, runDir: spec.runDir, expected: process.identity, listeners, signal }),
+      );
+    } catch (error) {
+      process[Symbol.dispose]();
+      if (await hasEnded(process)) return undefined;
+      throw error;
+    }
+  }
+
+  async killRemains(cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void> {
+    await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.kill(path, signal)));
+  }
+
+  async removeCgroup(cgroupsPath: string, signal: AbortSignal): Promise<void> {
+    await this.#tools.cgroups.remove(cgroupsPath, signal);
+  }
+
+  async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void> {
+    const identity = await readShimIdentity(spec.runDir);
+    using process = identity === undefined ? undefined : ProcessHandle.find(identity);
+    if (process !== undefined) {
+      process.kill(killSignal);
+      await process.ended;
+    }
+    await this.killRemains(cgroupsPaths, signal);
+    await Promise.all(cgroupsPaths.map((path) => this.removeCgroup(path, signal)));
+    await Promise.all(
+      cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1))),
+    );
+    await removePodRemains(spec);
+  }
+
+  async exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {
+    return await readExitRecord(spec.runDir, containerId);
+  }
+
+  async stats(cgroupsPath: string): Promise<CgroupStats | undefined> {
+    return await this.#tools.cgroups.stats(cgroupsPath, nowNs);
+  }
+
+  async updateResources(cgroupsPath: string, resources: OciResources): Promise<void> {
+    await this.#tools.cgroups.change(cgroupsPath, resources);
+  }
+
+  /** Lets go of the shim's image. Pods go on. */
+  [Symbol.dispose](): void {
+    this.#image[Symbol.dispose]();
+  }
+
+  async #startShim(spec: PodSpec, signal: AbortSignal): Promise<HostPod> {
+    const cgroup = await this.#cgroupOfShims();
+    const { runDir, id: podId } = spec;
+    // Connections after the first one outlive the request that started the pod.
+    const connect = (listeners: Parameters<typeof startShim>[0]["listeners"]) =>
+      connectShim({ podId, runDir, expected: null, listeners });
+    return await HostPod.started(spec, this.#tools, connect, (listeners) =>
+      startShim({
+        podId,
+        runDir,
+        image: this.#image,
+        cgroup,
+        softNofile: null,
+        stderrFd: this.#options.shimStderrFd ?? null,
+        env: this.#options.shimEnv ?? [],
+        listeners,
+        signal,
+      }),
+    );
+  }
+
+  async #setUpSteps(spec: PodSpec): Promise<readonly RunStep[]> {
+    const [first, ...rest] = planPodNamespaces(spec);
+    if (first === undefined || spec.ipc === "host") return first === undefined ? [] : [first, ...rest];
+    const hostPath = shmPathOf(spec.runDir);
+    await mkdir(hostPath, { recursive: true, mode: 0o755 });
+    const owner = {
+      uid: spec.user === null ? 0 : toHostId(0, spec.user.uid),
+      gid: spec.user === null ? 0 : toHostId(0, spec.user.gid),
+    };
+    const shm = planShm({ hostPath, bytes: spec.shmBytes, ...owner });
+    // One child for both: the mount comes first, while the child still has the host's powers.
+    return [{ cloneKinds: first.cloneKinds, plan: [...shm.plan, ...first.plan] }, ...rest];
+  }
+
+  /** Caisson's own cgroup, outside every pod and outside the daemon's. Made once; without controllers' limits. */
+  #cgroupOfShims(): Promise<ShimCgroup> {
+    const path = `/caisson-${this.#options.instance}/shims`;
+    this.#shimCgroup ??= this.#tools.cgroups.make(path, {}).then(() => {
+      const { into, taskFiles } = this.#tools.cgroups.use(path);
+      return { directory: into === "" ? null : into, taskFiles };
+    });
+    const made = this.#shimCgroup;
+    // A failure is not kept: the next pod tries again.
+    made.catch(() => {
+      this.#shimCgroup = undefined;
+    });
+    return made;
+  }
+}
+
+const killSignal = 9;
+
+function nowNs(): bigint {
+  return BigInt(Date.now()) * 1_000_000n;
+}
+
+interface ShimIdentity {
+  readonly pid: number;
+  readonly startTicks: bigint;
+}
+
+/** What the shim wrote about itself; undefined: it never started, or before the last boot. */
+async function readShimIdentity(runDir: string): Promise<ShimIdentity | undefined> {
+  const path = join(runDir, "shim.json");
+  try {
+    const [text, bootId] = await Promise.all([readFile(path, "utf8"), readFile("/proc/sys/kernel/random/boot_id", "utf8")]);
+    const told = JSON.parse(text) as { pid?: unknown; startTicks?: unknown; bootId?: unknown };
+    if (told.bootId !== bootId.trim() || typeof told.pid !== "number" || typeof told.startTicks !== "number") return undefined;
+    return { pid: told.pid, startTicks: BigInt(told.startTicks) };
+  } catch (error) {
+    if (errnoName(error) === "ENOENT") return undefined;
+    if (error instanceof SyntaxError) throw new RuntimeError("data_loss", `${path} is damaged`, { path }, error);
+    throw wrapError(`${path} cannot be read`, error);
+  }
+}
+
+async function hasEnded(process: ProcessHandle): Promise<boolean> {
+  return await Promise.race([process.ended.then(() => true), new Promise<boolean>((resolve) => setImmediate(resolve, false))]);
+}
