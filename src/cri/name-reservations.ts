@@ -28,6 +28,7 @@ export class NameReservations {
     signal: AbortSignal,
     make: () => Promise<string>,
   ): Promise<string> {
+    signal.throwIfAborted();
     const making = this.#making.get(request.name);
     if (making !== undefined) {
       if (making.digest !== request.digest) {

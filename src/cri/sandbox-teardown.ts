@@ -70,12 +70,18 @@ export async function destroyPod(
 ): Promise<void> {
   const { spec, cgroupParent, ownsCgroupParent } = record.translation;
   const pod = app.pods.get(record.id);
-  if (pod !== undefined) await pod.destroy(signal);
-  else await app.runtime.destroyRemains(spec, cgroupsOf(app, record.id), signal);
+  const containers = containersOf(app, record.id);
+  if (pod === undefined) {
+    await app.runtime.destroyRemains(
+      spec,
+      containers.map((container) => container.cgroupsPath),
+      signal,
+    );
+  } else {
+    // Their cgroups go now: once the helper is gone, nobody would remove them.
+    await Promise.all(containers.map((container) => pod.remove(container.id, container.cgroupsPath, signal)));
+    await pod.destroy(signal);
+  }
   app.pods.remove(record.id);
   if (ownsCgroupParent) await app.runtime.removeCgroup(cgroupParent, signal);
-}
-
-function cgroupsOf(app: CriApp, podId: string): readonly string[] {
-  return containersOf(app, podId).map((record) => record.cgroupsPath);
 }

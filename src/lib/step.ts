@@ -50,6 +50,8 @@ export const allSteps = [
   "exec.shim-exec",
   "log.shim-reopen",
   "image.pull",
+  "image.unpack-layer",
+  "image.commit-layer",
 ] as const;
 export type StepName = (typeof allSteps)[number];
 
@@ -67,7 +69,10 @@ export function parseFault(text: string | undefined): Fault | undefined {
   if (text === undefined || text === "") return undefined;
   const [, action, ms, when, step] = /^(kill|throw|pause)(?:=(\d+))?:(before|after):(.+)$/.exec(text) ?? [];
   if (action === undefined || when === undefined || !allSteps.includes(step as StepName)) {
-    throw new RuntimeError("invalid_argument", `CAISSON_FAULT=${text} names no fault: want kill|throw|pause[=MS]:before|after:STEP`);
+    throw new RuntimeError(
+      "invalid_argument",
+      `CAISSON_FAULT=${text} names no fault: want kill|throw|pause[=MS]:before|after:STEP`,
+    );
   }
   return {
     action: action as Fault["action"],
@@ -77,8 +82,8 @@ export function parseFault(text: string | undefined): Fault | undefined {
   };
 }
 
-let armed = parseFault(process.env["CAISSON_FAULT"]);
-const traceFile = process.env["CAISSON_FAULT_TRACE"];
+let armed = parseFault(process.env.CAISSON_FAULT);
+const traceFile = process.env.CAISSON_FAULT_TRACE;
 
 /** Arms a fault inside this process, or disarms it: for tests that do not start a daemon. */
 export function armFault(fault: Fault | undefined): void {

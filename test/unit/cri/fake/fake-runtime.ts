@@ -1,0 +1,314 @@
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import type { OciSpec } from "../../../../src/core/oci.ts";
+import type {
+  CgroupStats,
+  ContainerExit,
+  ContainerSpec,
+  ContainerState,
+  ExecRequest,
+  ExecResult,
+  Pod,
+  PodSpec,
+  Rootfs,
+  Runtime,
+} from "../../../../src/core/runtime.ts";
+import { RuntimeError } from "../../../../src/lib/errors.ts";
+
+interface FakeContainer {
+  readonly id: string;
+  phase: ContainerState["phase"];
+  startedAtNs: bigint;
+  exit: ContainerExit | undefined;
+  acknowledged: boolean;
+  signals: number[];
+}
+
+/** A helper process: it outlives the daemons (FakePod) that connect to it. */
+export class FakeShim {
+  readonly spec: PodSpec;
+  readonly containers = new Map<string, FakeContainer>();
+  readonly startTicks: bigint;
+  alive = true;
+  client: FakePod | undefined;
+
+  constructor(spec: PodSpec, startTicks: bigint) {
+    this.spec = spec;
+    this.startTicks = startTicks;
+  }
+
+  exit(containerId: string, facts: Partial<ContainerExit> = {}): void {
+    const container = this.containers.get(containerId);
+    if (container === undefined || container.phase === "exited") return;
+    container.phase = "exited";
+    container.exit = {
+      containerId,
+      exitCode: 0,
+      signal: 0,
+      known: true,
+      oomKilled: false,
+      finishedAtNs: 5_000n,
+      startedAtNs: container.startedAtNs,
+      logDroppedBytes: 0n,
+      ...facts,
+    };
+    this.client?.exitListener?.(container.exit);
+  }
+
+  /** kill -9 of the helper. */
+  die(): void {
+    this.alive = false;
+    this.client?.lostListener?.();
+  }
+}
+
+export class FakePod implements Pod {
+  readonly #shim: FakeShim;
+  readonly #world: FakeRuntime;
+  exitListener: ((exit: ContainerExit) => void) | undefined;
+  lostListener: (() => void) | undefined;
+
+  constructor(shim: FakeShim, world: FakeRuntime) {
+    this.#shim = shim;
+    this.#world = world;
+    shim.client = this;
+  }
+
+  get id(): string {
+    return this.#shim.spec.id;
+  }
+  get shim() {
+    return { pid: 100, startTicks: this.#shim.startTicks };
+  }
+  get namespacePaths() {
+    const { netnsPath } = this.#shim.spec;
+    return netnsPath === null ? {} : { network: netnsPath };
+  }
+
+  async applySysctls(sysctls: Readonly<Record<string, string>>): Promise<void> {
+    await this.#world.called("applySysctls");
+    this.#world.sysctls.push(sysctls);
+  }
+
+  async openRootfs(): Promise<Rootfs> {
+    await this.#world.called("openRootfs");
+    this.#world.openRoots++;
+    return {
+      fd: 3,
+      readFile: async () => undefined,
+      kindOf: () => undefined,
+      [Symbol.asyncDispose]: async () => {
+        this.#world.openRoots--;
+      },
+    };
+  }
+
+  async create(spec: ContainerSpec) {
+    await this.#world.called("create");
+    this.#need();
+    this.#world.cgroups.add(spec.oci.linux.cgroupsPath ?? "");
+    const container: FakeContainer = {
+      id: spec.id,
+      phase: "parked",
+      startedAtNs: 0n,
+      exit: undefined,
+      acknowledged: false,
+      signals: [],
+    };
+    this.#shim.containers.set(spec.id, container);
+    await this.#world.called("created");
+    return { process: { pid: 1000 + this.#shim.containers.size, startTicks: 7n }, oci: spec.oci };
+  }
+
+  async start(id: string) {
+    await this.#world.called("start");
+    this.#need();
+    const container = this.#container(id);
+    container.phase = "running";
+    container.startedAtNs = 4_000n;
+    return { startedAtNs: 4_000n };
+  }
+
+  async execSync(_id: string, _oci: OciSpec, request: ExecRequest): Promise<ExecResult> {
+    await this.#world.called("execSync");
+    this.#world.execs.push(request);
+    return this.#world.execResult;
+  }
+
+  async signal(id: string, signal: number, scope: "init" | "all"): Promise<void> {
+    await this.#world.called("signal");
+    this.#need();
+    const container = this.#shim.containers.get(id);
+    if (container === undefined) return;
+    container.signals.push(signal);
+    this.#world.signals.push({ id, signal, scope });
+    if (signal === 9 ? this.#world.dieOnKill : this.#world.dieOnSignal) {
+      this.#shim.exit(id, { exitCode: 128 + signal, signal, startedAtNs: container.startedAtNs });
+    }
+  }
+
+  async reopenLog(id: string): Promise<void> {
+    await this.#world.called("reopenLog");
+    this.#container(id);
+  }
+
+  async remove(id: string, cgroupsPath: string): Promise<void> {
+    await this.#world.called("remove");
+    this.#need();
+    this.#shim.containers.delete(id);
+    this.#world.cgroups.delete(cgroupsPath);
+  }
+
+  async list(): Promise<readonly ContainerState[]> {
+    await this.#world.called("list");
+    return [...this.#shim.containers.values()].map((c) => ({
+      id: c.id,
+      phase: c.phase,
+      process: { pid: 1000, startTicks: 7n },
+      startedAtNs: c.startedAtNs,
+      exit: c.exit,
+    }));
+  }
+
+  async acknowledgeExit(id: string): Promise<void> {
+    const container = this.#shim.containers.get(id);
+    if (container !== undefined) container.acknowledged = true;
+  }
+
+  onExit(listener: (exit: ContainerExit) => void): void {
+    this.exitListener = listener;
+    for (const container of this.#shim.containers.values()) {
+      if (container.exit !== undefined && !container.acknowledged) listener(container.exit);
+    }
+  }
+
+  onShimLost(listener: () => void): void {
+    this.lostListener = listener;
+  }
+
+  async destroy(): Promise<void> {
+    await this.#world.called("destroy");
+    for (const id of this.#shim.containers.keys()) this.#shim.exit(id, { exitCode: 137, signal: 9 });
+    this.#shim.alive = false;
+    this.#world.wipe(this.#shim.spec);
+  }
+
+  disconnect(): void {
+    if (this.#shim.client === this) this.#shim.client = undefined;
+  }
+
+  #need(): void {
+    if (!this.#shim.alive) throw new RuntimeError("unavailable", "the helper is gone");
+  }
+
+  #container(id: string): FakeContainer {
+    const container = this.#shim.containers.get(id);
+    if (container === undefined) throw new RuntimeError("not_found", `the helper has no container ${id}`);
+    return container;
+  }
+}
+
+/** The machine below the daemon. It survives "restarts" of the daemon; `reboot` ends everything on it. */
+export class FakeRuntime implements Runtime {
+  readonly cgroupVersion = "hybrid" as const;
+  readonly limitations: string[] = [];
+  readonly shims = new Map<string, FakeShim>();
+  readonly cgroups = new Set<string>();
+  readonly signals: { id: string; signal: number; scope: string }[] = [];
+  readonly sysctls: Readonly<Record<string, string>>[] = [];
+  readonly execs: ExecRequest[] = [];
+  readonly calls: string[] = [];
+  readonly killed: string[] = [];
+  readonly exitRecords = new Map<string, ContainerExit>();
+  execResult: ExecResult = { stdout: Buffer.from("out"), stderr: Buffer.from("err"), exitCode: 0, timedOut: false };
+  statsOf: (path: string) => CgroupStats | undefined = () => undefined;
+  dieOnSignal = true;
+  dieOnKill = true;
+  unreachable = false;
+  openRoots = 0;
+  #failures = new Map<string, unknown>();
+  #gates = new Map<string, Promise<void>>();
+  #ticks = 0n;
+
+  /** The next calls of that name fail until `heal`. */
+  fail(call: string, error: unknown = new RuntimeError("internal", `${call} failed as the test wants`)): void {
+    this.#failures.set(call, error);
+  }
+
+  heal(call: string): void {
+    this.#failures.delete(call);
+  }
+
+  /** Calls of that name wait until the returned function is called. */
+  hold(call: string): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#gates.set(call, promise);
+    return () => {
+      this.#gates.delete(call);
+      resolve();
+    };
+  }
+
+  async called(call: string): Promise<void> {
+    this.calls.push(call);
+    await this.#gates.get(call);
+    if (this.#failures.has(call)) throw this.#failures.get(call);
+  }
+
+  async startPod(spec: PodSpec): Promise<Pod> {
+    await this.called("startPod");
+    mkdirSync(spec.runDir, { recursive: true, mode: 0o700 });
+    if (spec.netnsPath !== null) {
+      mkdirSync(dirname(spec.netnsPath), { recursive: true });
+      writeFileSync(spec.netnsPath, "");
+    }
+    this.#ticks += 1n;
+    const shim = new FakeShim(spec, this.#ticks);
+    this.shims.set(spec.id, shim);
+    return new FakePod(shim, this);
+  }
+
+  async reconnectPod(spec: PodSpec): Promise<Pod | undefined> {
+    await this.called("reconnectPod");
+    if (this.unreachable) throw new RuntimeError("unavailable", "no answer");
+    const shim = this.shims.get(spec.id);
+    return shim?.alive === true ? new FakePod(shim, this) : undefined;
+  }
+
+  async killRemains(cgroupsPaths: readonly string[]): Promise<void> {
+    await this.called("killRemains");
+    this.killed.push(...cgroupsPaths);
+  }
+
+  async removeCgroup(cgroupsPath: string): Promise<void> {
+    this.cgroups.delete(cgroupsPath);
+  }
+
+  async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[]): Promise<void> {
+    await this.called("destroyRemains");
+    for (const path of cgroupsPaths) this.cgroups.delete(path);
+    this.wipe(spec);
+  }
+
+  async exitRecordOf(_spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {
+    return this.exitRecords.get(containerId);
+  }
+
+  async stats(cgroupsPath: string): Promise<CgroupStats | undefined> {
+    await this.called("stats");
+    return this.statsOf(cgroupsPath);
+  }
+
+  async updateResources(): Promise<void> {}
+
+  wipe(spec: PodSpec): void {
+    this.shims.delete(spec.id);
+    rmSync(spec.runDir, { recursive: true, force: true });
+    if (spec.netnsPath !== null && existsSync(spec.netnsPath)) rmSync(spec.netnsPath);
+  }
+
+  reboot(): void {
+    this.shims.clear();
+    this.cgroups.clear();
+  }
+}
