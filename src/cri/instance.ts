@@ -3,7 +3,10 @@ import { randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoName, RuntimeError } from "../lib/errors.ts";
+import type { Store } from "../store/store.ts";
 import type { CriApp, CriConfig } from "./app-types.ts";
+
+type Directories = Pick<CriConfig, "rootDir" | "stateDir">;
 
 interface Mark {
   readonly id: string;
@@ -14,7 +17,7 @@ interface Mark {
  * The id lies in the store and in the state directory, so that either can be lost. A state directory of another installation with live
  * pods would make both sweep each other's objects: refused.
  */
-export async function identifyInstance(app: CriApp): Promise<Mark> {
+export async function identifyInstance(app: { readonly store: Store; readonly config: Directories }): Promise<Mark> {
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
   const settings = app.store.collection<string>("settings");
   const stored = settings.load().get("instance");
@@ -31,10 +34,10 @@ export async function identifyInstance(app: CriApp): Promise<Mark> {
   return { id, bootId };
 }
 
-const markPath = (config: CriConfig): string => join(config.stateDir, "instance.json");
+const markPath = (config: Directories): string => join(config.stateDir, "instance.json");
 
 /** Undefined when there is none, or one from before the last boot. */
-async function readMark(config: CriConfig, bootId: string): Promise<string | undefined> {
+async function readMark(config: Directories, bootId: string): Promise<string | undefined> {
   try {
     const mark = JSON.parse(await readFile(markPath(config), "utf8")) as Partial<Mark>;
     return mark.bootId === bootId && typeof mark.id === "string" ? mark.id : undefined;
@@ -45,7 +48,7 @@ async function readMark(config: CriConfig, bootId: string): Promise<string | und
 }
 
 /** A full disk must not keep the daemon from coming back: the store has the id as well. */
-async function writeMark(config: CriConfig, mark: Mark): Promise<void> {
+async function writeMark(config: Directories, mark: Mark): Promise<void> {
   try {
     await mkdir(config.stateDir, { recursive: true, mode: 0o711 });
     await writeFile(`${markPath(config)}.partial`, JSON.stringify(mark), { mode: 0o600 });
