@@ -62,6 +62,7 @@ int rest_needs_descriptors(const struct run *run)
 		case OP_BOUNDING_CAPS:
 		case OP_CAPS:
 		case OP_USER:
+		case OP_FORK:
 		case OP_RLIMIT:
 		case OP_KEYRING:
 		case OP_UMASK:

@@ -19,6 +19,8 @@ import type { Shim } from "./shim/shim.ts";
 
 /** Bounds everything up to the parked init; a copy of image volumes is the longest part. */
 const parkDeadlineMs = 120_000;
+/** Bit of the shim's features: it does without newer system calls. */
+const restricted = 1;
 
 export interface CreateInput {
   readonly tools: PodTools;
@@ -93,7 +95,7 @@ interface Slots {
 }
 
 async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): Promise<ContainerPlan> {
-  const { tools, spec, pod } = input;
+  const { tools, shim, spec, pod } = input;
   const { oci } = spec;
   const profile = oci.linux.seccomp;
   const [attachPath, devices, seccomp] = await Promise.all([
@@ -115,7 +117,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     links: tools.links,
     volumes: spec.volumes,
     stdin: spec.stdin,
-    procTakesPidns: tools.procTakesPidns,
+    procTakesPidns: tools.procTakesPidns && (shim.features & restricted) === 0,
     idmapSlot: slots.idmapSlots,
     receivedSlots: slots.receivedSlots,
   });

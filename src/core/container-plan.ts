@@ -33,7 +33,7 @@ export interface ContainerPlanInput {
   readonly links: readonly { readonly path: string; readonly target: string }[];
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
   readonly stdin: boolean;
-  /** procfs takes the PID namespace as a mount option (Linux 6.17). Else the process must already be in it to mount it. */
+  /** procfs can be mounted for a PID namespace that the process has joined but is not in yet (Linux 6.17). */
   readonly procTakesPidns: boolean;
   /** Slot of the user namespace for an id-mapped mount, beyond the pod's own. */
   readonly idmapSlot: (mount: OciMount) => number | undefined;
@@ -47,7 +47,6 @@ export interface ContainerPlan {
 }
 
 const sigkill = 9;
-const procOfChildren = "pidns=/proc/self/ns/pid_for_children";
 
 export function planContainer(input: ContainerPlanInput): ContainerPlan {
   const { oci, pod } = input;
@@ -58,7 +57,6 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
     inUserNamespace,
     idmapSlot: input.idmapSlot,
     cgroup: input.cgroupMount,
-    procOption: pid.procOption,
     slots: new PlanSlots(input.receivedSlots),
     rootSlot: createSlot.root,
     attachPath: input.attachPath,
@@ -115,12 +113,11 @@ interface PidPlan {
   readonly enter: readonly Op[];
   /** Enters a shared namespace when nothing is left that a sibling could take over. */
   readonly leave: readonly Op[];
-  readonly procOption: string | undefined;
 }
 
 function pidPlan(input: ContainerPlanInput): PidPlan {
   const { kind } = input.pidNamespace;
-  const none: PidPlan = { newKind: 0, enter: [], leave: [], procOption: undefined };
+  const none: PidPlan = { newKind: 0, enter: [], leave: [] };
   if (kind === "host") return none;
   // unshare moves only children into the new namespace; without a user namespace clone does it all.
   if (kind === "private") return { ...none, newKind: nsKind.pid, enter: input.pod.user === null ? [] : [{ op: "fork" }] };
@@ -130,8 +127,8 @@ function pidPlan(input: ContainerPlanInput): PidPlan {
       : { op: "join-process", slot: createSlot.target, kinds: nsKind.pid };
   // A sibling with CAP_SYS_PTRACE sees whoever is in the namespace: enter it fully confined, if procfs can do without.
   return input.procTakesPidns
-    ? { newKind: 0, enter: [join], leave: [{ op: "fork" }], procOption: procOfChildren }
-    : { newKind: 0, enter: [join, { op: "fork" }], leave: [], procOption: undefined };
+    ? { newKind: 0, enter: [join], leave: [{ op: "fork" }] }
+    : { newKind: 0, enter: [join, { op: "fork" }], leave: [] };
 }
 
 /** What only the host's root can do for a process that is about to lose that power. */

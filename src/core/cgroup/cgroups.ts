@@ -1,6 +1,5 @@
 /** The cgroupfs driver: a container's cgroup in every hierarchy of this machine. */
 import { readFile } from "node:fs/promises";
-import { RuntimeError } from "../../lib/errors.ts";
 import type { OciResources } from "../oci.ts";
 import type { CgroupStats } from "../runtime.ts";
 import { readCgroupFile, removeCgroupTree } from "./cgroup-files.ts";
@@ -93,18 +92,6 @@ export class Cgroups {
     const place = this.#place(path);
     const at = (controller: string) => directoryOf(this.hierarchies, place, controller);
     return await readStats({ cpu: at("cpuacct"), memory: at("memory"), pids: at("pids") }, nowNs);
-  }
-
-  /** Where a process of the container was found, from its /proc/PID/cgroup: the v2 directory, if it lies in the container's own. */
-  directoryFor(path: string, procCgroup: string): string | undefined {
-    const place = this.#place(path);
-    const line = procCgroup.split("\n").find((text) => text.startsWith("0::"));
-    if (line === undefined || place.unified === undefined) return undefined;
-    const found = cleanCgroupPath(line.slice(3));
-    if (found !== place.path && !found.startsWith(`${place.path}/`)) {
-      throw new RuntimeError("failed_precondition", `the container's first process has left its cgroup for ${found}`);
-    }
-    return (this.hierarchies.unified?.mountPoint ?? "") + found;
   }
 
   #place(path: string): CgroupPlace {

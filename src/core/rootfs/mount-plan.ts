@@ -18,8 +18,6 @@ export interface MountsInput {
   /** Slot of the user namespace for id-mapped mounts, by the mount: undefined when none fits. */
   readonly idmapSlot: (mount: OciMount) => number | undefined;
   readonly cgroup: CgroupMountSource;
-  /** Option that gives procfs the right PID namespace where the process itself is not in it yet, or undefined. */
-  readonly procOption: string | undefined;
   readonly slots: PlanSlots;
 }
 
@@ -55,7 +53,7 @@ export function planMounts(input: MountsInput): PlannedMounts {
       attach.push(...planned.attach);
       seal.push(...planned.seal);
     } else {
-      attach.push(...planFilesystem(mount, options, scratch, input));
+      attach.push(...planFilesystem(mount, options, scratch));
       if (sealedLater(mount, options))
         seal.push({ op: "remount-attr", path: mount.destination, set: mountAttr.rdonly, clear: 0 });
     }
@@ -94,17 +92,14 @@ function mountAttrOp(slot: number, attrs: { set: number; clear: number }, type: 
   return { op: "mount-attr", slot, set: attrs.set, clear: attrs.clear, propagation: type, recursive: recursive ? 1 : 0, userns };
 }
 
-function planFilesystem(mount: OciMount, options: MountOptions, slot: number, input: MountsInput): readonly Op[] {
+function planFilesystem(mount: OciMount, options: MountOptions, slot: number): readonly Op[] {
   const type = mount.type;
   if (type === undefined || type === "" || type === "none") {
     throw new RuntimeError("invalid_argument", `mount ${mount.destination} has neither a type nor the option bind`);
   }
   const kernelTree = type === "proc" || type === "sysfs";
-  const extra = type === "proc" && input.procOption !== undefined ? [input.procOption] : [];
   const attrs = sealedLater(mount, options) ? options.attrs.set & ~mountAttr.rdonly : options.attrs.set;
-  const ops: Op[] = [
-    { op: "fsmount", out: slot, type, source: mount.source || type, options: [...options.data, ...extra], attrs },
-  ];
+  const ops: Op[] = [{ op: "fsmount", out: slot, type, source: mount.source || type, options: options.data, attrs }];
   for (const { type: kind, recursive } of options.propagation) {
     ops.push(mountAttrOp(slot, { set: 0, clear: 0 }, kind, recursive, noSlot));
   }
