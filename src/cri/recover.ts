@@ -39,6 +39,7 @@ export async function recover(app: CriApp): Promise<void> {
   await Promise.all(podless.map((record) => guarded(app, record.id, () => forgetPodless(app, record.id))));
   await Promise.all(mirrors.map((mirror) => guarded(app, mirror.id, () => sweepStrangePod(app, mirror))));
   await sweepWritableLayers(app);
+  await app.images.recovered();
   for (const container of app.containers.all())
     app.writableLayers.request(container.id, join(writableLayersDir(app.config), container.id));
 

@@ -59,5 +59,7 @@ export interface ImageService {
   /** Keeps the image's layers while `holder` (a container id) lives; also called at recovery. */
   hold(imageId: string, holder: string): void;
   release(holder: string): Promise<void>;
+  /** Says that `hold` has been called for all that lived before this start: from now on what nobody needs is removed. */
+  recovered(): Promise<void>;
   fsUsage(): Promise<FsUsage>;
 }

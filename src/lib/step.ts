@@ -52,6 +52,11 @@ export const allSteps = [
   "image.pull",
   "image.unpack-layer",
   "image.commit-layer",
+  "image.record",
+  "image.forget",
+  "image.remove-layers",
+  "image.unpack-layer",
+  "image.commit-layer",
 ] as const;
 export type StepName = (typeof allSteps)[number];
 

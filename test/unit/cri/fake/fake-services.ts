@@ -55,6 +55,7 @@ export class FakeImages implements ImageService {
     if (this.releaseError !== undefined) throw this.releaseError;
     this.holds.delete(holder);
   }
+  async recovered(): Promise<void> {}
   async fsUsage(): Promise<FsUsage> {
     return { mountpoint: "/images", usedBytes: 10n, inodesUsed: 2n, timestampNs: 3n };
   }
