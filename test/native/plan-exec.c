@@ -1,8 +1,8 @@
 /*
- * Runs plans as the shim does, for tests. plan-exec [-d DENY] [-k KILL_AT_END] FILE[:CLONE_KINDS]...
+ * Runs plans as the shim does, for tests. plan-exec [-d DENY] [-h] [-p PID]... FILE[:CLONE_KINDS]...
  *
  * Each file is an encoded plan, run in a child of its own. Slots 0 to 2 are this program's stdio, from 3 on come the descriptors
- * that earlier plans exported; pins are kept from plan to plan. Events go to descriptor 3, one per line; with -h a line must be read
+ * that earlier plans exported, before them pidfds for each -p; pins are kept from plan to plan. Events go to descriptor 3, one per line; with -h a line must be read
  * from descriptor 4 before a barrier or park goes on. A child that executes something is waited for only if its plan is the last.
  */
 #define _GNU_SOURCE
@@ -177,6 +177,8 @@ int main(int argc, char **argv)
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "-h") == 0)
 			hold = 1;
+		else if (strcmp(argv[i], "-p") == 0 && i + 1 < argc)
+			state.slots[exported++] = (int)syscall(434, atoi(argv[++i]), 0);
 		else if (strcmp(argv[i], "-d") == 0 && i + 1 < argc && kernel_deny(argv[++i]) < 0)
 			return 2;
 	}
