@@ -51,8 +51,9 @@ export class Connection {
 
   #worded(error: ServiceError): CommandError {
     if (error.code === status.UNAVAILABLE && /connect|ENOENT|ECONNREFUSED|EACCES|No connection/i.test(error.details)) {
+      const reason = /connect \w+/.exec(error.details)?.[0] ?? error.details;
       return new CommandError(
-        `no daemon answers at ${this.#socket}: start caissond, or name its socket with --socket (${error.details})`,
+        `no daemon answers at ${this.#socket}: start caissond, or name its socket with --socket (${reason})`,
       );
     }
     return new CommandError(`${status[error.code] ?? error.code}: ${error.details}`);

@@ -43,6 +43,15 @@ function idmapSlots(mounts: readonly OciMount[]): { slotOf: (mount: OciMount) =>
  * @throws RuntimeError invalid_argument for a spec that no plan can be made of.
  */
 export async function explainPlan(id: string, oci: OciSpec): Promise<Plan> {
+  try {
+    return await makePlan(id, oci);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    throw new RuntimeError("invalid_argument", `the spec lacks something that a plan needs: ${error.message}`, {}, error);
+  }
+}
+
+async function makePlan(id: string, oci: OciSpec): Promise<Plan> {
   const cgroupsPath = oci.linux.cgroupsPath ?? `/${id}`;
   const [cgroups, own, hasKcore] = await Promise.all([
     Cgroups.find(),
@@ -60,27 +69,22 @@ export async function explainPlan(id: string, oci: OciSpec): Promise<Plan> {
   const { slotOf, count } = idmapSlots(oci.mounts);
   const onV2 = cgroups.hierarchies.version === "v2";
   const fromHost = { kind: "tree", hostPath: use.unifiedRoot } as const;
-  try {
-    return planContainer({
-      id,
-      oci,
-      pod,
-      pidNamespace: { kind: hostPid ? "host" : joinedPid ? "pod" : "private" },
-      cgroupNamespace,
-      cgroupTasks: use.taskFiles,
-      cgroupMount: onV2 ? (cgroupNamespace === "private" ? { kind: "fresh" } : fromHost) : { kind: "hierarchies", ...use.mounts },
-      settings: processSettings(oci.process, own, pod.user !== null, filter),
-      attachPath: `/run/caisson/containers/${id}/rootfs`,
-      devices: deviceNodes(oci.linux.devices ?? []).map((node) => ({ ...node, hostPath: node.path })),
-      links: hasKcore ? [...deviceLinks, { path: "/dev/core", target: "/proc/kcore" }] : deviceLinks,
-      volumes: [],
-      stdin: false,
-      procTakesPidns: kernelAtLeast(release(), 6, 17),
-      idmapSlot: slotOf,
-      receivedSlots: createSlot.root + 1 + count,
-    }).plan;
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    throw new RuntimeError("invalid_argument", `the spec lacks something that a plan needs: ${error.message}`, {}, error);
-  }
+  return planContainer({
+    id,
+    oci,
+    pod,
+    pidNamespace: { kind: hostPid ? "host" : joinedPid ? "pod" : "private" },
+    cgroupNamespace,
+    cgroupTasks: use.taskFiles,
+    cgroupMount: onV2 ? (cgroupNamespace === "private" ? { kind: "fresh" } : fromHost) : { kind: "hierarchies", ...use.mounts },
+    settings: processSettings(oci.process, own, pod.user !== null, filter),
+    attachPath: `/run/caisson/containers/${id}/rootfs`,
+    devices: deviceNodes(oci.linux.devices ?? []).map((node) => ({ ...node, hostPath: node.path })),
+    links: hasKcore ? [...deviceLinks, { path: "/dev/core", target: "/proc/kcore" }] : deviceLinks,
+    volumes: [],
+    stdin: false,
+    procTakesPidns: kernelAtLeast(release(), 6, 17),
+    idmapSlot: slotOf,
+    receivedSlots: createSlot.root + 1 + count,
+  }).plan;
 }

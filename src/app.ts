@@ -1,0 +1,265 @@
+/**
+ * The composition root: what is made in which order, and what ends in which. Start: lock both directories, listen (every call is
+ * UNAVAILABLE), store, core, images, network, CRI, recovery, ready. Stop: no new calls, let the running ones end, let go of the
+ * shims (containers go on), close the store.
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { Config } from "./config.ts";
+import { createHostRuntime } from "./core/host-runtime.ts";
+import type { Runtime } from "./core/runtime.ts";
+import { type Cri, createCri, systemClock } from "./cri/app.ts";
+import type { CriConfig } from "./cri/app-types.ts";
+import { identifyInstance } from "./cri/instance.ts";
+import { recover } from "./cri/recover.ts";
+import { translateContainerOn } from "./cri/translate-container.ts";
+import { readTranslationNode } from "./cri/translate-node.ts";
+import { translateSandbox } from "./cri/translate-sandbox.ts";
+import type { InfoResponse } from "./gen/caisson/v1/node.ts";
+import { openImageService } from "./image/open-image-service.ts";
+import { messageOf, RuntimeError } from "./lib/errors.ts";
+import type { Log } from "./lib/log.ts";
+import { buildVersion } from "./lib/version.ts";
+import { lockDirectory } from "./native/file-lock.ts";
+import { openServiceNotify, type ServiceNotify } from "./native/service-notify.ts";
+import { openPodNetwork } from "./network/cni-network.ts";
+import { type GrpcServer, serveGrpc } from "./server/grpc-server.ts";
+import { imageService } from "./server/image-service.ts";
+import { nodeService } from "./server/node-service.ts";
+import { runtimeService } from "./server/runtime-service.ts";
+import type { Gate } from "./server/unary.ts";
+import { type NodeStore, openStore } from "./store/sqlite-store.ts";
+
+/** How long running calls get to end by themselves when the daemon stops. */
+const graceMs = 5000;
+const loopDelayResolutionMs = 100;
+/** Variables of the daemon's environment that a helper gets; nothing else of it. */
+const passedOn: ReadonlySet<string> = new Set(["CAISSON_DENY_SYSCALLS"]);
+
+/** From src/ and from dist/ alike. */
+const nativeDir = (config: Config): string => config.runtime.nativeDir || join(import.meta.dirname, "../build/native");
+
+export interface Daemon {
+  /** Resolves when calls are answered; rejects when the daemon cannot start, having undone what it had made. */
+  readonly ready: Promise<void>;
+  /** Ends everything but the containers. Works at any moment, also during the start; a second call joins the first. */
+  stop(): Promise<void>;
+}
+
+/** Starts the daemon with this configuration. */
+export function startDaemon(config: Config, log: Log): Daemon {
+  const daemon = new CaissonDaemon(config, log);
+  const ready = daemon.start();
+  // The caller awaits it, perhaps only after something else has failed.
+  ready.catch(() => {});
+  return { ready, stop: () => daemon.stop() };
+}
+
+class CaissonDaemon {
+  readonly #config: Config;
+  readonly #log: Log;
+  readonly #startedAtNs = BigInt(Date.now()) * 1_000_000n;
+  readonly #loopDelay = monitorEventLoopDelay({ resolution: loopDelayResolutionMs });
+  readonly #notify: ServiceNotify;
+  /** Ended newest first. */
+  readonly #parts: { readonly what: string; readonly end: () => Promise<void> | void }[] = [];
+  /** Why calls are not answered; empty when they are. */
+  #closed = "caissond is starting";
+  #store: NodeStore | undefined;
+  #runtime: Runtime | undefined;
+  #cri: Cri | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(config: Config, log: Log) {
+    this.#config = config;
+    this.#log = log;
+    this.#notify = openServiceNotify(process.env, (error) => log.warn({ err: error }, "the service manager was not told"));
+  }
+
+  async start(): Promise<void> {
+    try {
+      await this.#start();
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  async #start(): Promise<void> {
+    const config = this.#config;
+    this.#loopDelay.enable();
+    this.#own("loop delay", () => void this.#loopDelay.disable());
+    this.#own("service manager", () => this.#notify.close());
+    this.#lock(config.root, "stop it, or give this one its own --root");
+    this.#lock(config.state, "stop it, or give this one its own --state");
+    const server = await this.#serve();
+    this.#store = this.#openStore();
+    const cri = await this.#openCri(this.#store);
+    this.#closed = "caissond is starting: records and pods are being read back";
+    await recover(cri.app);
+    if (this.#stopping !== undefined) throw new RuntimeError("canceled", "caissond was stopped while it started");
+    this.#closed = "";
+    server.health.set(true);
+    this.#notify.send("READY=1");
+    this.#notify.startWatchdog();
+    const ms = Math.round(Number(BigInt(Date.now()) * 1_000_000n - this.#startedAtNs) / 1e6);
+    this.#log.info({ version: buildVersion(), socket: config.listen, ms }, "ready");
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    this.#closed = "caissond is stopping";
+    this.#notify.send("STOPPING=1");
+    for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) {
+      try {
+        await part.end();
+      } catch (error) {
+        this.#log.warn({ err: error }, `${part.what} did not end: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  #own(what: string, end: () => Promise<void> | void): void {
+    this.#parts.push({ what, end });
+  }
+
+  #lock(directory: string, remedy: string): void {
+    // Searchable: roots in user namespaces pass through it to their mount points.
+    mkdirSync(directory, { recursive: true, mode: 0o711 });
+    const lock = lockDirectory(directory, remedy);
+    this.#own(`lock of ${directory}`, () => lock[Symbol.dispose]());
+  }
+
+  async #serve(): Promise<GrpcServer> {
+    const gate: Gate = {
+      log: this.#log,
+      requireReady: () => {
+        if (this.#closed !== "") throw new RuntimeError("unavailable", this.#closed);
+      },
+    };
+    const app = (): Cri["app"] => {
+      if (this.#cri === undefined) throw new RuntimeError("unavailable", "caissond is starting");
+      return this.#cri.app;
+    };
+    const node = nodeService(gate, {
+      info: () => this.#info(),
+      resolve: (id) => this.#resolve(id),
+      timeline: (id) => this.#store?.timeline(id) ?? [],
+    });
+    const server = await serveGrpc(this.#config.listen, [runtimeService(gate, app), imageService(gate, app), node]);
+    this.#own("server", () => server.close(graceMs));
+    return server;
+  }
+
+  #openStore(): NodeStore {
+    const { root, store: limits } = this.#config;
+    const store = openStore({
+      directory: root,
+      log: this.#log,
+      ballastBytes: limits.ballastBytes,
+      eventsPerObject: limits.eventsPerObject,
+      eventsTotal: limits.eventsTotal,
+    });
+    this.#own("store", () => store.close());
+    return store;
+  }
+
+  async #openCri(store: NodeStore): Promise<Cri> {
+    const config = this.#config;
+    const log = this.#log;
+    const { id: instance } = await identifyInstance({ store, config: { rootDir: config.root, stateDir: config.state } });
+    const runtime = await createHostRuntime({
+      stateDir: config.state,
+      shimPath: join(nativeDir(config), "caisson-shim"),
+      shimEnv: Object.entries(process.env).flatMap(([name, value]) => (passedOn.has(name) ? [`${name}=${value}`] : [])),
+      instance,
+      log,
+    });
+    this.#runtime = runtime;
+    this.#own("runtime", () => runtime[Symbol.dispose]());
+    for (const limitation of runtime.limitations) log.warn({}, limitation);
+    const images = await openImageService(config, store, log);
+    this.#own("images", () => images.close());
+    const network = await openPodNetwork({
+      confDirs: config.cni.confDirs,
+      binDirs: config.cni.binDirs,
+      cacheDir: config.cni.cacheDir,
+      deadlineMs: config.cni.pluginTimeoutS * 1000,
+      onNotice: (sentence) => log.info({}, sentence),
+    });
+    this.#own("network", () => network.close());
+    const node = await readTranslationNode(runtime.cgroupVersion);
+    const cri = createCri({
+      runtime,
+      images,
+      network,
+      store,
+      log,
+      config: criConfig(config, node.facts.recursiveReadOnly),
+      clock: systemClock(),
+      translateSandbox,
+      translateContainer: translateContainerOn(node),
+    });
+    this.#cri = cri;
+    this.#own("pods", () => cri.close());
+    return cri;
+  }
+
+  #resolve(asked: string): string {
+    const found = asked === "" ? [] : (this.#store?.objectsLike(asked, 2) ?? []);
+    const [first] = found;
+    if (first === undefined) throw new RuntimeError("not_found", `nothing is recorded of ${asked || "an empty id"}`);
+    if (found.length > 1 && first !== asked) throw new RuntimeError("invalid_argument", `${asked} stands for several objects`);
+    return first;
+  }
+
+  #info(): InfoResponse {
+    const delay = this.#loopDelay;
+    // The histogram counts the timer's own interval in.
+    const over = (ns: number): bigint =>
+      delay.count === 0 ? 0n : BigInt(Math.max(0, Math.round(ns - loopDelayResolutionMs * 1e6)));
+    const info: InfoResponse = {
+      version: buildVersion(),
+      pid: BigInt(process.pid),
+      ready: this.#closed === "",
+      rootDir: this.#config.root,
+      stateDir: this.#config.state,
+      socket: this.#config.listen,
+      startedAt: this.#startedAtNs,
+      limitations: [...(this.#runtime?.limitations ?? [])],
+      cgroupVersion: this.#runtime?.cgroupVersion ?? "",
+      databaseRebuilt: this.#store?.rebuilt ?? "",
+      loopDelayP50: over(delay.percentile(50)),
+      loopDelayP99: over(delay.percentile(99)),
+      loopDelayMax: over(delay.max),
+    };
+    delay.reset();
+    return info;
+  }
+}
+
+function criConfig(config: Config, recursiveReadOnlyMounts: boolean): CriConfig {
+  const { runtime } = config;
+  return {
+    runtimeVersion: buildVersion(),
+    rootDir: config.root,
+    stateDir: config.state,
+    netnsDir: runtime.netnsDir,
+    cgroupDriver: runtime.cgroupDriver,
+    translation: {
+      absentMountSources: runtime.absentMountSources,
+      defaultCapabilities: runtime.defaultCapabilities,
+      defaultSysctls: runtime.defaultSysctls,
+      shmBytes: runtime.shmBytes,
+    },
+    execOutputBytes: runtime.execOutputBytes,
+    execDrainMs: runtime.execDrainMs,
+    features: { recursiveReadOnlyMounts, userNamespaces: true },
+    shown: { ...config },
+  };
+}
