@@ -40,7 +40,7 @@ export function createCri(parts: CriParts): Cri {
     sandboxes: new Registry("pod sandbox", store.collection("pods"), sandboxCodec, log),
     containers: new Registry("container", store.collection("containers"), containerCodec, log),
     pods: new LivePods(),
-    stops: new StopRequests(() => Number(clock.nowNs() / 1_000_000n)),
+    stops: new StopRequests(),
     events: new CriEvents(store, clock, log),
     samples: new UsageSamples(),
     writableLayers: new WritableLayerUsage(clock),

@@ -47,7 +47,7 @@ async function beginStop(app: CriApp, id: string, request: EndRequest): Promise<
   if (request.graceMs > 0 && record.stop === null) {
     await step("container.shim-signal", () => pod.signal(id, record.stopSignal, "init"));
   }
-  app.stops.escalate(id, Number(killAtNs / 1_000_000n), () => void kill(app, record));
+  app.stops.escalate(id, msUntil(app, killAtNs), () => void kill(app, record));
   return { kind: "stopping", exited };
 }
 
@@ -69,5 +69,9 @@ async function kill(app: CriApp, record: ContainerRecord): Promise<void> {
 /** At recovery: a stop that was under way goes on to its recorded end. */
 export function resumeStop(app: CriApp, record: ContainerRecord): void {
   if (record.stop === null || !mayHaveProcesses(record.phase)) return;
-  app.stops.escalate(record.id, Number(record.stop.killAtNs / 1_000_000n), () => void kill(app, record));
+  app.stops.escalate(record.id, msUntil(app, record.stop.killAtNs), () => void kill(app, record));
+}
+
+function msUntil(app: CriApp, atNs: bigint): number {
+  return Math.max(0, Number(atNs - app.clock.nowNs()) / 1e6);
 }

@@ -13,21 +13,19 @@ const longestTimerMs = 2 ** 31 - 1;
 export class StopRequests {
   readonly #pending = new Map<string, Pending>();
   readonly #waiters = new Map<string, Set<() => void>>();
-  readonly #nowMs: () => number;
 
-  constructor(nowMs: () => number) {
-    this.#nowMs = nowMs;
-  }
-
-  /** Arranges that `kill` is called at `killAtMs` and then again and again until the container has exited. A second call for the same
-   *  container only brings that moment forward. */
-  escalate(id: string, killAtMs: number, kill: () => void): void {
+  /**
+   * Arranges that `kill` is called after `waitMs` and then again and again until the container has exited. A second call for the same
+   * container only brings that moment forward. Time is monotonic: a step of the node's clock neither hastens nor delays a kill.
+   */
+  escalate(id: string, waitMs: number, kill: () => void): void {
+    const killAtMs = performance.now() + waitMs;
     const known = this.#pending.get(id);
     if (known !== undefined && known.killAtMs <= killAtMs) return;
     if (known !== undefined) clearTimeout(known.timer);
     const pending: Pending = { killAtMs, timer: setTimeout(() => {}, 0) };
     this.#pending.set(id, pending);
-    this.#arm(id, pending, killAtMs - this.#nowMs(), firstRepeatMs, kill);
+    this.#arm(id, pending, waitMs, firstRepeatMs, kill);
   }
 
   underWay(id: string): boolean {
@@ -63,7 +61,7 @@ export class StopRequests {
     const waitMs = Math.min(Math.max(afterMs, 0), longestTimerMs);
     pending.timer = setTimeout(() => {
       if (this.#pending.get(id) !== pending) return;
-      const leftMs = pending.killAtMs - this.#nowMs();
+      const leftMs = pending.killAtMs - performance.now();
       if (leftMs > 0) return this.#arm(id, pending, leftMs, repeatMs, kill);
       kill();
       this.#arm(id, pending, repeatMs, Math.min(repeatMs * 2, longestRepeatMs), kill);
