@@ -107,7 +107,11 @@ export async function runHostProgram(program: HostProgram, signal: AbortSignal):
   const kill = (why: "aborted" | "output"): void => {
     if (ended || killed !== undefined) return;
     killed = why;
-    addon.killGroup(spawned.pid, sigkill);
+    try {
+      addon.killGroup(spawned.pid, sigkill);
+    } catch {
+      // Called from listeners, where a throw would end the daemon. It has just ended by itself: its exit is about to arrive.
+    }
     sleep(killWaitMs, undefined, { signal: gaveUp.signal }).then(
       () => undying.reject(new Error(`${program.path} (pid ${spawned.pid}) does not die of SIGKILL`)),
       () => {},

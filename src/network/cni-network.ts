@@ -6,8 +6,9 @@ import { KeyedLock } from "../lib/lock.ts";
 import { attachmentOf, ifName } from "./attachment.ts";
 import { addChain, checkChain, deleteChain, statusOfChain } from "./chain.ts";
 import { type IpPreference, podAddresses } from "./cni-result.ts";
-import { type LoadedNetwork, loadNetwork } from "./configuration.ts";
+import { type LoadedNetwork, type LoadResult, loadNetwork } from "./configuration.ts";
 import { DirectoryWatch } from "./directory-watch.ts";
+import { serialiseNetworkList } from "./network-list.ts";
 import type { NetworkStatus, PodNetwork, PodNetworkRequest, PodNetworkResult } from "./pod-network.ts";
 import { type CachedAttachment, ResultCache } from "./result-cache.ts";
 
@@ -41,6 +42,10 @@ async function isNamespace(path: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+function sameNetwork(a: LoadedNetwork | undefined, b: LoadedNetwork | undefined): boolean {
+  return a?.file === b?.file && (a && serialiseNetworkList(a.list)) === (b && serialiseNetworkList(b.list));
 }
 
 class CniNetwork implements PodNetwork {
@@ -169,13 +174,23 @@ class CniNetwork implements PodNetwork {
   async #load(): Promise<void> {
     if (this.#closed) return;
     const before = this.#network;
-    const { network, problems } = await loadNetwork(this.#options.confDirs, before);
+    const { network: found, problems } = await this.#find(before);
+    const network = sameNetwork(found, before) ? before : found;
     for (const problem of problems) if (!this.#problems.includes(problem)) this.#notice(problem);
     this.#problems = problems;
     this.#network = network;
     if (network !== undefined && network !== before) this.#notice(`network ${network.list.name} is loaded from ${network.file}`);
     if (network === undefined && before !== undefined) this.#notice(`network ${before.list.name} is gone`);
     if (network !== undefined) this.#askPlugins(network);
+  }
+
+  /** Never rejects: a later load must not fail because of this one. */
+  async #find(before: LoadedNetwork | undefined): Promise<LoadResult> {
+    try {
+      return await loadNetwork(this.#options.confDirs, before);
+    } catch (error) {
+      return { network: before, problems: [`the network configuration cannot be read: ${messageOf(error)}`] };
+    }
   }
 
   /** In the background: an answer is shown by the next status(). */

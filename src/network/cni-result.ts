@@ -33,14 +33,14 @@ function withoutPrefix(cidr: string): string | undefined {
 /** 0.3.0 and later have `interfaces` and `ips`; before that there were `ip4` and `ip6` objects and no interfaces. */
 function common(result: JsonObject): CommonResult {
   if (!("ips" in result) && ("ip4" in result || "ip6" in result)) {
-    const legacy = [result["ip4"], result["ip6"]].flatMap((ip) => objectsIn([ip]));
-    return { interfaces: [], addresses: legacy.map((ip) => ({ address: textOf(ip["ip"]), interfaceIndex: undefined })) };
+    const legacy = [result.ip4, result.ip6].flatMap((ip) => objectsIn([ip]));
+    return { interfaces: [], addresses: legacy.map((ip) => ({ address: textOf(ip.ip), interfaceIndex: undefined })) };
   }
   return {
-    interfaces: objectsIn(result["interfaces"]).map(({ name, sandbox }) => ({ name: textOf(name), sandbox: textOf(sandbox) })),
-    addresses: objectsIn(result["ips"]).map((ip) => ({
-      address: textOf(ip["address"]),
-      interfaceIndex: typeof ip["interface"] === "number" ? ip["interface"] : undefined,
+    interfaces: objectsIn(result.interfaces).map(({ name, sandbox }) => ({ name: textOf(name), sandbox: textOf(sandbox) })),
+    addresses: objectsIn(result.ips).map((ip) => ({
+      address: textOf(ip.address),
+      interfaceIndex: typeof ip.interface === "number" ? ip.interface : undefined,
     })),
   };
 }

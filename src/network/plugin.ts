@@ -46,7 +46,7 @@ async function findPlugin(type: string, binDirs: readonly string[]): Promise<str
 /** Plugins get this and nothing of the daemon's own environment. PATH: they start iptables, nft, ip and modprobe. */
 function environment(call: PluginCall): Record<string, string> {
   return {
-    PATH: process.env["PATH"] || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    PATH: process.env.PATH || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     CNI_COMMAND: call.command,
     CNI_PATH: call.binDirs.join(":"),
     ...(call.command === "STATUS" ? {} : { CNI_CONTAINERID: call.containerId, CNI_IFNAME: call.ifName, CNI_ARGS: call.args }),

@@ -2,7 +2,7 @@
  * The pod network with the distribution's real plugins and with fake ones. The plugins run inside a network namespace of the test (through
  * small wrappers), so that bridges and rules never appear on the machine itself.
  */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
@@ -135,8 +135,8 @@ const ipamFiles = (): string[] =>
     : [];
 const cacheFiles = (): string[] => (existsSync(cacheDir) ? readdirSync(cacheDir) : []);
 
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let i = 0; i < 100; i++) {
+async function until(what: string, holds: () => boolean, tries = 100): Promise<void> {
+  for (let i = 0; i < tries; i++) {
     if (holds()) return;
     await sleep(20);
   }
@@ -264,7 +264,57 @@ describe("with the real plugins", () => {
   });
 });
 
+describe("a daemon that is killed during ADD", () => {
+  it("takes the plugin with it, and the next one gives everything back", async () => {
+    fake("slow", `[ $CNI_COMMAND = DEL ] && exit 0\necho $$ > ${dir}/pid\nexec sleep 4711`);
+    configure(realBridge({ type: "slow" }));
+    const name = addNamespace(`caisson-test-pod-${process.pid}`);
+    const options = JSON.stringify({ confDirs: [confDir], binDirs: [binDir], cacheDir });
+    const daemon = spawn(process.execPath, [
+      join(import.meta.dirname, "../helpers/attach-pod.ts"),
+      options,
+      JSON.stringify(pod(name)),
+    ]);
+    const ended = new Promise((resolve) => daemon.once("exit", resolve));
+    await until("ADD hangs", () => existsSync(join(dir, "pid")), 500);
+    expect(ipamFiles()).toHaveLength(2);
+    daemon.kill("SIGKILL");
+    await ended;
+    const plugin = Number(readFileSync(join(dir, "pid"), "utf8"));
+    await until(
+      "the plugin is gone",
+      () => !existsSync(`/proc/${plugin}`) || / Z /.test(readFileSync(`/proc/${plugin}/stat`, "utf8")),
+    );
+
+    const next = await openNetwork();
+    await next.detach(pod(name), never);
+    expect(ipamFiles()).toEqual([]);
+    expect(cacheFiles()).toEqual([]);
+    expect(ip("-n", name, "-o", "link")).not.toMatch(/eth0/);
+  });
+});
+
 describe("calls of plugins", () => {
+  it("leave no descriptor open, however they end", async () => {
+    fake(
+      "one",
+      `case "$CNI_COMMAND $CNI_CONTAINERID" in "ADD b"*) exit 1;; "ADD c"*) exec yes;; "ADD d"*) exec sleep 4711;; esac\n${goodResult()}`,
+    );
+    configure(conflist([{ type: "one" }]));
+    const network = await openNetwork({ deadlineMs: 300 });
+    const round = async (): Promise<void> => {
+      for (const digit of ["a", "b", "c", "d"]) {
+        const request = pod("", { podId: podId(digit) });
+        await network.attach(request, never).catch(() => {});
+        await network.detach(request, never);
+      }
+    };
+    await round();
+    const before = readdirSync("/proc/self/fd").length;
+    for (let i = 0; i < 5; i++) await round();
+    expect(readdirSync("/proc/self/fd").length).toBe(before);
+  });
+
   it("hands results on, reverses the order for DEL and gives only declared capabilities", async () => {
     fake("one", goodResult());
     fake("two", `[ $CNI_COMMAND = DEL ] && exit 0\n${goodResult("10.9.0.8/24")}`);
@@ -502,6 +552,22 @@ describe("the configuration", () => {
     await until("back", () => network.status().networkName === "caisson-test");
     rmSync(join(confDir, "10-a.conflist"));
     await until("gone", () => !network.status().ready);
+  });
+
+  it("is not said to be loaded again when something else in its directory changes", async () => {
+    configure(conflist([{ type: "one" }]));
+    const network = await openNetwork();
+    writeFileSync(join(confDir, "ZZZ-kubeconfig"), "x");
+    writeFileSync(join(confDir, "99-broken.conf"), "{}");
+    await sleep(200);
+    expect(network.status().ready).toBe(true);
+    expect(notices).toEqual([`network caisson-test is loaded from ${join(confDir, "10-test.conflist")}`]);
+  });
+
+  it("of the deployment example is valid", async () => {
+    const example = readFileSync(join(import.meta.dirname, "../../deploy/10-caisson.conflist"), "utf8");
+    configure(example);
+    expect((await openNetwork()).status()).toMatchObject({ ready: true });
   });
 
   it("stays while its file is half written", async () => {
