@@ -1,6 +1,7 @@
 /* Forked children: their reports, their end, their deadlines. What an init, an exec or a killer makes of these is in task_ops. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -346,6 +347,18 @@ static void drain(struct task *task)
 			break;
 }
 
+/* Behind a fork the process that went before holds the channel too, and may be slower to end than its successor was to execute and
+ * be done: without its end an execve could not be told from a death. It has nothing to do but to leave. */
+#define PREDECESSOR_MS 100
+static void drain_to_end(struct task *task)
+{
+	struct pollfd end = { .fd = task->report.fd, .events = POLLIN };
+	if (task->state != TASK_SETUP || task->failure != NULL)
+		return;
+	while (task->report.fd >= 0 && poll(&end, 1, PREDECESSOR_MS) == 1)
+		drain(task);
+}
+
 void tasks_reap(void)
 {
 	for (;;) {
@@ -364,6 +377,8 @@ void tasks_reap(void)
 			}
 		}
 		task = task_find(info.si_pid);
+		if (task != NULL && task->report.fd >= 0)
+			drain_to_end(task);
 		int status;
 		/* Orphans of the containers come here too: we are their subreaper. */
 		if (waitpid(info.si_pid, &status, WNOHANG | __WALL) != info.si_pid || task == NULL)
