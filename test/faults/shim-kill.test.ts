@@ -24,7 +24,7 @@ afterAll(async () => {
 async function untilNetworkReady(): Promise<void> {
   for (let tries = 0; tries < 200; tries++) {
     const { status } = await node.client.runtime("Status", {});
-    if (status.conditions.every((condition: { status: boolean }) => condition.status)) return;
+    if (status.conditions.find((condition: { type: string }) => condition.type === "NetworkReady").status) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

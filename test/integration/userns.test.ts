@@ -22,7 +22,7 @@ beforeAll(async () => {
   node.enableNetwork("caissonu0", "10.211.6.0/24");
   for (let tries = 0; tries < 200; tries++) {
     const { status } = await node.client.runtime("Status", {});
-    if (status.conditions.every((condition: Message) => condition.status)) break;
+    if (status.conditions.find((condition: Message) => condition.type === "NetworkReady").status) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   volume = join(node.daemon.base, "volume");
