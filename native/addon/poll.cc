@@ -33,6 +33,8 @@ void Poll::close()
 	if (std::exchange(closing_, true))
 		return;
 	uv_close(reinterpret_cast<uv_handle_t*>(&handle_), onClosed);
+	/* libuv allows this right after uv_close(); its own callback comes a turn of the loop later. */
+	fd_.reset(-1);
 }
 
 void Poll::onEvent(uv_poll_t* handle, int status, int events)
