@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -75,6 +76,15 @@ int rest_needs_descriptors(const struct run *run)
 	return 0;
 }
 
+int plan_forks_later(const struct run *run)
+{
+	struct plan_cursor rest = run->cursor;
+	while (plan_next(&rest))
+		if (rest.code == OP_FORK)
+			return 1;
+	return 0;
+}
+
 /*
  * In a shared pid namespace the new process is seen by containers which may trace it, so it must own nothing by then. Profiles
  * may answer clone3 with ENOSYS, and the shim must stay the parent: clone with CLONE_PARENT. The pid, as the shim sees it, is put
@@ -99,6 +109,11 @@ int op_fork(struct run *run, const value *v)
 	munmap(shared, sizeof *shared);
 	run->forked = 1;
 	run->pid_for_children = 0;
+	/* The old process led the session; without a leader in the new one there is no job control and nobody to hang up. */
+	if (setsid() < 0)
+		return -errno;
+	if (run->terminal_waits && ioctl(0, TIOCSCTTY, 0) < 0)
+		return say(run, -errno, "controlling terminal", NULL, NULL);
 	return restore_death_signal(run);
 }
 

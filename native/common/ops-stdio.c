@@ -114,7 +114,8 @@ int op_console(struct run *run, const value *v)
 	int error = v[OP_CONSOLE_BIND_CONSOLE].u32 ? bind_console(run, slave) : 0;
 	if (error < 0)
 		return error;
-	if (ioctl(slave, TIOCSCTTY, 0) < 0)
+	run->terminal_waits = (uint8_t)plan_forks_later(run);
+	if (!run->terminal_waits && ioctl(slave, TIOCSCTTY, 0) < 0)
 		return say(run, -errno, "controlling terminal", NULL, NULL);
 	for (int fd = 0; fd < 3; fd++)
 		if (dup2(slave, fd) < 0)

@@ -26,6 +26,7 @@ struct run {
 	uint8_t tree_is_slave; /* unmounting here cannot reach the host */
 	uint8_t pid_for_children; /* a pid namespace is joined or made which this process is not in */
 	uint8_t forked;
+	uint8_t terminal_waits; /* 0 is a terminal that becomes the controlling one after the fork */
 	char home[256];     /* for `exec`, from the container's passwd; empty: not looked up */
 	char detail[sizeof ((struct plan_report *)0)->detail];
 };
@@ -117,6 +118,8 @@ op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op
 int rest_needs_descriptors(const struct run *run);
 /* Looks up HOME for `exec`, once, while the container's passwd can still be opened. */
 void find_home(struct run *run);
+/* 1 if a fork is still to come: session and controlling terminal are then the new process's. */
+int plan_forks_later(const struct run *run);
 /* After entering a user namespace: its root, no groups of the host. */
 int become_namespace_root(struct run *run);
 

@@ -7,6 +7,8 @@ import { nsKind, podPin } from "../plan-schema.ts";
 import { mapText } from "./id-map.ts";
 import { type PodShape, sharedNamespaces } from "./pod-shape.ts";
 
+const sigkill = 9;
+
 /** One `run` of the shim: kinds that the child is born with, and what it does. */
 export interface RunStep {
   readonly cloneKinds: number;
@@ -68,6 +70,8 @@ function reaperStep(pod: PodShape): RunStep {
   return {
     cloneKinds: 0,
     plan: [
+      // A dead shim ends its pod: with process 1 the kernel kills everything in the namespace.
+      { op: "parent-death-signal", signal: sigkill },
       { op: "clean-start" },
       ...user,
       ...sharedNamespaces(pod).map(({ slot, kind }): Op => ({ op: "join-ns", slot, kind })),
