@@ -66,6 +66,7 @@ class CaissonDaemon {
   readonly #parts: { readonly what: string; readonly end: () => Promise<void> | void }[] = [];
   /** Why calls are not answered; empty when they are. */
   #closed = "caissond is starting";
+  #server: GrpcServer | undefined;
   #store: NodeStore | undefined;
   #runtime: Runtime | undefined;
   #cri: Cri | undefined;
@@ -115,6 +116,8 @@ class CaissonDaemon {
   async #stop(): Promise<void> {
     this.#closed = "caissond is stopping";
     this.#notify.send("STOPPING=1");
+    // First, although it was made early: the calls under way need everything else.
+    await this.#server?.close(graceMs);
     for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) {
       try {
         await part.end();
@@ -152,7 +155,7 @@ class CaissonDaemon {
       timeline: (id) => this.#store?.timeline(id) ?? [],
     });
     const server = await serveGrpc(this.#config.listen, [runtimeService(gate, app), imageService(gate, app), node]);
-    this.#own("server", () => server.close(graceMs));
+    this.#server = server;
     return server;
   }
 
@@ -181,7 +184,7 @@ class CaissonDaemon {
       log,
     });
     this.#runtime = runtime;
-    this.#own("runtime", () => runtime[Symbol.dispose]());
+    this.#own("runtime", () => runtime[Symbol.asyncDispose]());
     for (const limitation of runtime.limitations) log.warn({}, limitation);
     const images = await openImageService(config, store, log);
     this.#own("images", () => images.close());
