@@ -17,7 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FSCONFIG_MAX = 255, MOUNT_DATA = 4096 };
+/* The kernel takes no more than 500 layers. */
+enum { FSCONFIG_MAX = 255, MOUNT_DATA = 4096, MAX_LOWERS = 500 };
 
 /* A negative errno that another way cannot mend is DONE; one that tells that this way is unknown here is OLD. */
 enum outcome { DONE, OLD };
@@ -48,17 +49,19 @@ static int set_path(int fs, const char *key, const char *path, uint32_t size)
 	return fd < 0 ? fd : k_fsconfig(fs, K_FSCONFIG_SET_FD, key, NULL, fd);
 }
 
-static int add_lower(struct run *run, const value *v, int fs, const char *path, uint32_t size, enum outcome *outcome)
+/* *held: a detached mount ends with its descriptor, which must therefore outlive the making of the overlay. */
+static int add_lower(struct run *run, const value *v, int fs, const char *path, uint32_t size, int *held, enum outcome *outcome)
 {
 	int error;
+	*held = -1;
 	if (v[OP_OVERLAY_IDMAP].u32 == PLAN_NO_SLOT) {
 		error = set_path(fs, "lowerdir+", path, size);
 	} else {
-		autoclose int fd = open_lower(run, v, path);
 		*outcome = DONE;
-		if (fd < 0)
-			return fd;
-		error = k_fsconfig(fs, K_FSCONFIG_SET_FD, "lowerdir+", NULL, fd);
+		*held = open_lower(run, v, path);
+		if (*held < 0)
+			return *held;
+		error = k_fsconfig(fs, K_FSCONFIG_SET_FD, "lowerdir+", NULL, *held);
 	}
 	*outcome = error == -EINVAL ? OLD : DONE;
 	return error < 0 ? fs_say_log(run, error, fs, path) : 0;
@@ -99,7 +102,9 @@ static int finish(struct run *run, const value *v, int fs, enum outcome *outcome
 
 static int layer_by_layer(struct run *run, const value *v, enum outcome *outcome)
 {
-	uint32_t size;
+	static int held[MAX_LOWERS];
+	uint32_t size, count = 0;
+	int result = 0;
 	const char *path;
 	struct wire_items lowers = wire_items(&v[OP_OVERLAY_LOWERS]);
 	*outcome = OLD;
@@ -108,13 +113,15 @@ static int layer_by_layer(struct run *run, const value *v, enum outcome *outcome
 	autoclose int fs = k_fsopen("overlay");
 	if (fs < 0)
 		return fs;
-	while ((path = wire_next_str(&lowers, &size))) {
-		int error = add_lower(run, v, fs, path, size, outcome);
-		if (error < 0)
-			return error;
+	while (result == 0 && (path = wire_next_str(&lowers, &size)))
+		result = add_lower(run, v, fs, path, size, &held[count++], outcome);
+	if (result == 0) {
+		*outcome = DONE;
+		result = finish(run, v, fs, outcome);
 	}
-	*outcome = DONE;
-	return finish(run, v, fs, outcome);
+	while (count > 0)
+		close_fd(&held[--count]);
+	return result;
 }
 
 static int one_string(struct run *run, const value *v, enum outcome *outcome)
@@ -258,6 +265,8 @@ static int by_mount(struct run *run, const value *v)
 int op_overlay(struct run *run, const value *v)
 {
 	enum outcome outcome;
+	if (v[OP_OVERLAY_LOWERS].count > MAX_LOWERS)
+		return say(run, -E2BIG, "too many layers", NULL, NULL);
 	int fd = layer_by_layer(run, v, &outcome);
 	if (fd < 0 && outcome == OLD)
 		fd = one_string(run, v, &outcome);

@@ -121,7 +121,8 @@ export class Scratch implements Disposable {
     ];
     const child = spawn(join(top, "build/native/plan-exec"), args, { stdio: ["pipe", fds[0], fds[1], "pipe", "pipe"] });
     for (const fd of fds) closeSync(fd);
-    child.stdin?.on("error", () => undefined);
+    // A test may kill it.
+    for (const stream of child.stdio) stream?.on("error", () => undefined);
     if (options.running === undefined) child.stdin?.end(options.stdin ?? "");
     const events: string[] = [];
     let text = "";
