@@ -49,7 +49,7 @@ const sections = {
   runtime: {
     cgroup_driver: key(v.picklist(["cgroupfs"]), "Who makes cgroups; must be the kubelet's.", "cgroupfs"),
     netns_dir: key(absolutePath, "Where network namespaces are pinned; shared with the host.", "/run/netns"),
-    max_log_line: key(count(256, 1 << 20), "Bytes of a log record's content before it is split.", 16_384),
+    max_log_line: key(count(256, 65_536), "Bytes of a log record's content before it is split.", 16_384),
     absent_mount_sources: key(
       v.picklist(["create", "refuse"]),
       "What happens when the host path of a mount is missing: make a directory (0755) or fail.",

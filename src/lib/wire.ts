@@ -99,15 +99,20 @@ export class WireWriter {
   #field(type: FieldType, value: FieldTypes[FieldType]): void {
     switch (type) {
       case "u32":
-        return this.u32(value as number);
+        this.u32(value as number);
+        return;
       case "u64":
-        return this.u64(value as bigint);
+        this.u64(value as bigint);
+        return;
       case "i64":
-        return this.i64(value as bigint);
+        this.i64(value as bigint);
+        return;
       case "str":
-        return this.str(value as string);
+        this.str(value as string);
+        return;
       case "bytes":
-        return this.bytes(value as Uint8Array);
+        this.bytes(value as Uint8Array);
+        return;
       case "strs":
         this.u32((value as readonly string[]).length);
         for (const item of value as readonly string[]) this.str(item);

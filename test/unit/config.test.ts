@@ -35,7 +35,11 @@ describe("a configuration", () => {
   });
 
   it("cannot be changed", () => {
-    const config = parseConfig("", "f") as { root: string; cni: { confDirs: string[] }; runtime: { defaultSysctls: object } };
+    const config = parseConfig("", "f") as unknown as {
+      root: string;
+      cni: { confDirs: string[] };
+      runtime: { defaultSysctls: object };
+    };
     expect(() => (config.root = "/x")).toThrow(TypeError);
     expect(() => config.cni.confDirs.push("/x")).toThrow(TypeError);
     expect(Object.isFrozen(config.runtime.defaultSysctls)).toBe(true);

@@ -319,7 +319,13 @@ describe("generic clients", () => {
     if (check === undefined) throw new Error("no Check");
     const ask = (name: string) =>
       call<{ status: string }>((r) =>
-        health.makeUnaryRequest(check.path, check.requestSerialize, check.responseDeserialize, { service: name }, r),
+        health.makeUnaryRequest(
+          check.path,
+          check.requestSerialize,
+          check.responseDeserialize,
+          { service: name },
+          (error, reply) => r(error, reply ?? { status: "" }),
+        ),
       );
     expect((await ask("")).response.status).toBe("NOT_SERVING");
     server?.health.set(true);
