@@ -15,7 +15,7 @@
 
 #include "shim.h"
 
-#define LOG_OPEN_MS 10000
+#define LOG_OPEN_MS 8000
 #define FORGET_MS 2000
 #define EXECVE_CHECK_MS 1000
 #define PAGE 4096u
@@ -197,8 +197,6 @@ static const char *create_refusal(const struct request *request, const struct pl
 	const struct wire_value *value = request->value;
 	if (!valid_id(value[MSG_CREATE_ID].str, value[MSG_CREATE_ID].size))
 		return "a container's id has 1 to 128 letters, digits, '_', '.' and '-'";
-	if (container_find(value[MSG_CREATE_ID].str) != NULL)
-		return "the container exists already";
 	if (value[MSG_CREATE_LOG_LINE_BYTES].u32 > LOG_LINE_LIMIT)
 		return "log lines may have at most 65536 bytes";
 	if (request->fd_count > PLAN_SLOTS - 3)
@@ -222,6 +220,10 @@ void handle_create(struct request *request)
 	const char *refusal = create_refusal(request, &plan);
 	if (refusal != NULL) {
 		reply_failed(request->client, request->id, 0, PLAN_NO_OP, refusal);
+		return;
+	}
+	if (container_find(value[MSG_CREATE_ID].str) != NULL) {
+		reply_failed(request->client, request->id, EEXIST, PLAN_NO_OP, "the container exists already");
 		return;
 	}
 	struct container *container = container_alloc(value[MSG_CREATE_ID].str, value[MSG_CREATE_CGROUP].str, value[MSG_CREATE_LOG_PATH].str,
@@ -496,6 +498,12 @@ void handle_forget(struct request *request)
 		return;
 	}
 	int parked = container->phase == PHASE_PARKED && container->answered && container->exit_step == EXIT_NONE;
+	if (!container->answered) {
+		/* Whoever asked for it has given up: its plan is still running. */
+		if (container_expect(container, request))
+			task_doom(&container->init, ECANCELED, "the container was forgotten");
+		return;
+	}
 	if (!parked && container->phase != PHASE_EXITED) {
 		reply_failed(request->client, request->id, EBUSY, PLAN_NO_OP, "the container is neither exited nor waiting to be started");
 		return;

@@ -10,7 +10,7 @@
 
 #define SCOPE_INIT 0
 #define SCOPE_ALL 1
-#define SHUTDOWN_MS 15000
+#define SHUTDOWN_MS 9000
 #define SHUTDOWN_LOOK_MS 20
 
 static void all_signalled(struct task *killer)

@@ -15,7 +15,7 @@
 #include "shim.h"
 
 /* How long a time-out waits for processes that SIGKILL does not end. */
-#define UNKILLABLE_MS 12000
+#define UNKILLABLE_MS 9000
 
 /* The line "0::/path" of /proc/PID/cgroup. */
 static int unified_cgroup_of(int pid, char *line, size_t room)

@@ -15,7 +15,7 @@
 #include "shim.h"
 
 /* A little more than a killer's own bound. */
-#define KILL_MS 11000
+#define KILL_MS 9000
 
 static int was_oom_killed(struct container *container)
 {

@@ -14,7 +14,7 @@
 
 #define NR_PIDFD_SEND_SIGNAL 424
 #define NR_PIDFD_OPEN 434
-#define BOUND_MS 10000
+#define BOUND_MS 8000
 #define FREEZE_MS 200
 #define CGROUP_DEPTH 16
 /* Rounds after which processes that keep forking are frozen meanwhile. */
@@ -206,8 +206,7 @@ static int hunt_until_none(struct hunt *hunt, int directory)
 	for (int round = 0; now_ms() < end; round++) {
 		int froze = round >= PATIENT_ROUNDS && freeze(directory);
 		int found = hunt_round(hunt, directory);
-		/* A v1 cgroup that somebody else froze holds even the killed. */
-		if (froze || (found > 0 && directory >= 0 && starts_with(directory, "freezer.state", "FR")))
+		if (froze)
 			thaw(directory);
 		if (hunt->met_ourselves && hunt->sid == 0)
 			return OURSELVES;
@@ -218,7 +217,20 @@ static int hunt_until_none(struct hunt *hunt, int directory)
 	return STILL_THERE;
 }
 
-static int kill_whole_cgroup(struct hunt *hunt, int directory)
+/* A v1 cgroup that somebody froze does not even let SIGKILL through. v2 does. */
+static void thaw_all(const struct wire_value *paths)
+{
+	struct wire_items items = wire_items(paths);
+	const char *path;
+
+	while ((path = wire_next_str(&items, NULL)) != NULL) {
+		autoclose int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (directory >= 0 && starts_with(directory, "freezer.state", "FR"))
+			write_at(directory, "freezer.state", "THAWED");
+	}
+}
+
+static int kill_cgroup(struct hunt *hunt, int directory, const struct wire_value *paths)
 {
 	/* The path came from outside: a cgroup that holds the shim is never the container's. */
 	hunt->dry = 1;
@@ -226,6 +238,8 @@ static int kill_whole_cgroup(struct hunt *hunt, int directory)
 	hunt->dry = 0;
 	if (hunt->met_ourselves)
 		return OURSELVES;
+	if (hunt->found == 0)
+		return NOTHING_LEFT;
 	if (hunt->signal != SIGKILL) {
 		int froze = freeze(directory);
 		hunt_round(hunt, directory);
@@ -233,44 +247,66 @@ static int kill_whole_cgroup(struct hunt *hunt, int directory)
 			thaw(directory);
 		return NOTHING_LEFT;
 	}
-	if (hunt->found > 0 && !kernel_denied(KERNEL_CGROUP_KILL) && write_at(directory, "cgroup.kill", "1"))
+	if (!kernel_denied(KERNEL_CGROUP_KILL) && write_at(directory, "cgroup.kill", "1"))
 		hunt->dry = 1; /* the kernel kills, forks included: only wait */
-	return hunt_until_none(hunt, directory);
+	else
+		hunt_round(hunt, directory);
+	thaw_all(paths);
+	int result = hunt_until_none(hunt, directory);
+	hunt->dry = 0;
+	return result;
 }
 
-static int open_cgroup(const struct wire_value *paths, int *usable)
+/* The next of the cgroups that is there, -1 behind the last. `gone`: one is not there any more, so nobody is left in it. */
+static int next_cgroup(struct wire_items *paths, int *gone)
 {
-	struct wire_items items = wire_items(paths);
 	const char *path;
 
-	while ((path = wire_next_str(&items, NULL)) != NULL) {
+	while ((path = wire_next_str(paths, NULL)) != NULL) {
 		int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (directory < 0 && errno == ENOENT)
+			*gone = 1;
 		if (directory >= 0 && faccessat(directory, "cgroup.procs", R_OK, 0) == 0)
 			return directory;
-		if (directory >= 0)
-			close(directory);
-		else if (errno == ENOENT)
-			*usable = 1; /* gone already, so nobody is left in it */
+		close_fd(&directory);
 	}
 	return -1;
+}
+
+/* Whoever is in any of the container's hierarchies: a privileged container may have left one of them. */
+static int kill_cgroups(struct hunt *hunt, const struct wire_value *paths)
+{
+	struct wire_items items = wire_items(paths);
+	int gone = 0, seen = 0, worst = NOTHING_LEFT, directory;
+
+	while ((directory = next_cgroup(&items, &gone)) >= 0) {
+		int result = kill_cgroup(hunt, directory, paths);
+		close(directory);
+		worst = result > worst ? result : worst;
+		seen = 1;
+		/* A signal that can be handled is sent once. */
+		if (hunt->signal != SIGKILL)
+			break;
+	}
+	return seen || gone ? worst : NO_WAY;
 }
 
 _Noreturn void kill_child(enum kill_mode mode, int signal, int sid, const struct wire_value *paths, int shim_pid)
 {
 	struct hunt hunt = { .signal = signal, .sid = mode == KILL_SESSION ? sid : 0, .shim = shim_pid, .self = getpid() };
+	struct wire_items items = wire_items(paths);
 	int gone = 0;
-	int directory = open_cgroup(paths, &gone);
 
-	if (mode == KILL_THAW) {
-		if (directory >= 0 && starts_with(directory, "freezer.state", "FR"))
-			thaw(directory);
+	switch (mode) {
+	case KILL_THAW:
+		thaw_all(paths);
 		_exit(NOTHING_LEFT);
+	case KILL_SESSION:
+		_exit(hunt_until_none(&hunt, next_cgroup(&items, &gone)));
+	case KILL_CGROUP:
+		break;
 	}
-	if (mode == KILL_SESSION)
-		_exit(hunt_until_none(&hunt, directory));
-	if (directory < 0)
-		_exit(gone ? NOTHING_LEFT : NO_WAY);
-	_exit(kill_whole_cgroup(&hunt, directory));
+	_exit(kill_cgroups(&hunt, paths));
 }
 
 static void kill_ended(struct task *task)
