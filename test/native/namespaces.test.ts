@@ -118,7 +118,7 @@ it("runs a container in a user namespace", async () => {
   let status = "";
   const script =
     "echo $$; id -u; cat /proc/self/uid_map /proc/self/oom_score_adj; stat -c %u:%g /volume/file /bin/sh; hostname; ls /sys/class/net; " +
-    "ip link show lo | grep -c UP; wc -c < /proc/keys; ls /proc/fs /proc/tty; head -c 3 /dev/zero | wc -c; echo $HOME; echo again >> /dev/fd/1; grep Cap /proc/self/status";
+    "ip link show lo | grep -c UP; wc -c < /proc/keys; ls -A /proc/fs; ls -A /proc/tty; head -c 3 /dev/zero | wc -c; echo $HOME; echo again >> /dev/fd/1; grep Cap /proc/self/status";
   const out = await scratch.run(
     userContainer("user", script.replace("/dev/fd/1", "/proc/self/fd/1"), join(scratch.path, "root")),
     {

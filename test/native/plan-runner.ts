@@ -112,7 +112,7 @@ export class Scratch implements Disposable {
     });
     const output = join(this.#plans, `${this.#count++}.out`);
     const errors = join(this.#plans, `${this.#count++}.err`);
-    const fds = [openSync(output, "w"), openSync(errors, "w")];
+    const fds = [openSync(output, "a"), openSync(errors, "a")];
     const args = [
       ...(options.deny === undefined ? [] : ["-d", options.deny]),
       ...(options.held === undefined ? [] : ["-h"]),
