@@ -28,6 +28,8 @@ const loudness: Readonly<Partial<Record<Code, "debug" | "info" | "error">>> = {
   unavailable: "debug",
 };
 
+const deadlineSlackMs = 100;
+
 const idFields = ["podSandboxId", "containerId"] as const;
 
 /** Ids that the request names, for the log; nothing else of a request is logged. */
@@ -40,9 +42,10 @@ function idsOf(request: unknown): Record<string, string> {
 function cancellation(call: ServerUnaryCall<unknown, unknown>, rpc: string): AbortSignal {
   const cancel = new AbortController();
   const gone = (): void => {
-    // grpc-js tells of a passed deadline in the same way as of a caller that hung up.
+    // grpc-js tells of a passed deadline in the same way as of a caller that hung up, and a client, which began to count earlier,
+    // hangs up at its own.
     const deadline = call.getDeadline();
-    const late = deadline !== Number.POSITIVE_INFINITY && Number(deadline) <= Date.now();
+    const late = deadline !== Number.POSITIVE_INFINITY && Number(deadline) - deadlineSlackMs <= Date.now();
     cancel.abort(
       late
         ? new RuntimeError("deadline_exceeded", `${rpc}: the caller's deadline passed`)
