@@ -297,10 +297,13 @@ async function untilEnded(process: ProcessHandle, signal: AbortSignal): Promise<
   const onAbort = () =>
     aborted.reject(new RuntimeError("deadline_exceeded", `process ${process.identity.pid} has not ended in time`));
   signal.addEventListener("abort", onAbort, { once: true });
+  // Waiting for a shim keeps no program alive by itself; whoever ends a pod wants to see its end.
+  const alive = setInterval(() => {}, 60_000);
   try {
     if (signal.aborted) onAbort();
     await Promise.race([process.ended, aborted.promise]);
   } finally {
+    clearInterval(alive);
     signal.removeEventListener("abort", onAbort);
   }
 }

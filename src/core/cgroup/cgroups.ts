@@ -1,5 +1,5 @@
 /** The cgroupfs driver: a container's cgroup in every hierarchy of this machine. */
-import { readFile } from "node:fs/promises";
+import { readFile, rmdir } from "node:fs/promises";
 import type { OciResources } from "../oci.ts";
 import type { CgroupStats } from "../runtime.ts";
 import { readCgroupFile, removeCgroupTree } from "./cgroup-files.ts";
@@ -68,8 +68,8 @@ export class Cgroups {
   async make(path: string, resources: OciResources): Promise<void> {
     const place = this.#place(path);
     try {
-      await makeEverywhere(this.hierarchies, place.path);
-      await applyResources(this.hierarchies, place, resources);
+      makeEverywhere(this.hierarchies, place.path);
+      applyResources(this.hierarchies, place, resources);
     } catch (error) {
       await this.remove(path).catch(() => {});
       throw error;
@@ -82,6 +82,11 @@ export class Cgroups {
 
   async remove(path: string, signal?: AbortSignal): Promise<void> {
     await Promise.all(directoriesOf(this.#place(path)).map((directory) => removeCgroupTree(directory, signal)));
+  }
+
+  /** Removes the cgroup where nothing lives in it; where something does, it stays. */
+  async removeIfEmpty(path: string): Promise<void> {
+    await Promise.all(directoriesOf(this.#place(path)).map((directory) => rmdir(directory).catch(() => {})));
   }
 
   async kill(path: string, signal: AbortSignal): Promise<void> {

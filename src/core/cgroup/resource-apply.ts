@@ -1,7 +1,7 @@
 /** Writes resources to a cgroup: all, or what was there before. */
 import { codeOf, RuntimeError, wrapError } from "../../lib/errors.ts";
 import type { OciResources } from "../oci.ts";
-import { readCgroupFile, writeCgroupFile } from "./cgroup-files.ts";
+import { readCgroupFile, readCgroupFileSync, writeCgroupFile, writeCgroupFileSync } from "./cgroup-files.ts";
 import { type CgroupPlace, directoryOf } from "./cgroup-place.ts";
 import { type Hierarchies, locate } from "./hierarchies.ts";
 import { type ResourceWrite, resourceWrites } from "./resource-writes.ts";
@@ -10,11 +10,15 @@ interface Placed extends ResourceWrite {
   readonly path: string;
 }
 
-/** For a new cgroup, whose values nobody needs back. Controllers are independent of each other. */
-export async function applyResources(hierarchies: Hierarchies, place: CgroupPlace, resources: OciResources): Promise<void> {
-  const writes = placed(hierarchies, place, resources, undefined);
-  const byController = Map.groupBy(writes, ({ path }) => path.slice(0, path.lastIndexOf("/")));
-  await Promise.all([...byController.values()].map((group) => writeInOrder(group, async () => {})));
+/** For a new cgroup, whose values nobody needs back. */
+export function applyResources(hierarchies: Hierarchies, place: CgroupPlace, resources: OciResources): void {
+  for (const write of placed(hierarchies, place, resources, undefined)) {
+    try {
+      settle(write, writeCgroupFileSync(write.path, write.value));
+    } catch (error) {
+      throw explained(write, error);
+    }
+  }
 }
 
 /** For a cgroup in use. When a value is refused, the former ones are put back, newest first. */
@@ -76,29 +80,29 @@ async function writeInOrder(writes: readonly Placed[], before: (write: Placed) =
 }
 
 async function writeOne(write: Placed): Promise<void> {
-  const { path, value, optional } = write;
   try {
-    if ((await writeCgroupFile(path, value)) || optional === true) return;
+    settle(write, await writeCgroupFile(write.path, write.value));
   } catch (error) {
-    throw await explained(write, error);
+    throw explained(write, error);
   }
+}
+
+function settle({ file, value, path, optional }: Placed, written: boolean): void {
+  if (written || optional === true) return;
   throw new RuntimeError(
     "failed_precondition",
-    `cannot set ${write.file} to ${value}: ${path} does not exist (is the controller enabled in the parent cgroup?)`,
+    `cannot set ${file} to ${value}: ${path} does not exist (is the controller enabled in the parent cgroup?)`,
     { path },
   );
 }
 
 /** The kernel says only EBUSY or EINVAL when a limit is below what is in use. */
-async function explained(write: Placed, error: unknown): Promise<unknown> {
+function explained(write: Placed, error: unknown): unknown {
   if (!write.file.startsWith("memory.limit") && !write.file.startsWith("memory.memsw")) return error;
   const directory = write.path.slice(0, write.path.lastIndexOf("/"));
-  const usage = await readCgroupFile(`${directory}/memory.usage_in_bytes`);
-  const peak = await readCgroupFile(`${directory}/memory.max_usage_in_bytes`);
-  return wrapError(
-    `unable to set the memory limit to ${write.value} (current usage ${usage ?? "?"}, peak ${peak ?? "?"})`,
-    error,
-  );
+  const usage = readCgroupFileSync(`${directory}/memory.usage_in_bytes`) ?? "?";
+  const peak = readCgroupFileSync(`${directory}/memory.max_usage_in_bytes`) ?? "?";
+  return wrapError(`unable to set the memory limit to ${write.value} (current usage ${usage}, peak ${peak})`, error);
 }
 
 async function currentMemoryLimit(hierarchies: Hierarchies, place: CgroupPlace): Promise<bigint | undefined> {
