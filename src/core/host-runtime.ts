@@ -80,6 +80,7 @@ export class HostRuntime implements Runtime {
   readonly #options: HostRuntimeOptions;
   readonly #tools: PodTools;
   readonly #image: ShimImage;
+  readonly #shimsPath: string;
   #shimCgroup: Promise<ShimCgroup> | undefined;
 
   constructor(options: HostRuntimeOptions, tools: PodTools, image: ShimImage, limitations: readonly string[]) {
@@ -88,6 +89,7 @@ export class HostRuntime implements Runtime {
     this.#options = options;
     this.#tools = tools;
     this.#image = image;
+    this.#shimsPath = `/caisson-${options.instance}/shims`;
   }
 
   async startPod(spec: PodSpec, signal: AbortSignal): Promise<Pod> {
@@ -156,8 +158,11 @@ export class HostRuntime implements Runtime {
   }
 
   /** Lets go of the shim's image. Pods go on. */
-  [Symbol.dispose](): void {
+  /** Lets go of everything; Caisson's own cgroup goes too when no shim lives in it. */
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#image[Symbol.dispose]();
+    const { cgroups } = this.#tools;
+    for (const path of [this.#shimsPath, dirname(this.#shimsPath)]) await cgroups.removeIfEmpty(path);
   }
 
   async #startShim(spec: PodSpec, signal: AbortSignal): Promise<HostPod> {
@@ -197,7 +202,7 @@ export class HostRuntime implements Runtime {
 
   /** Caisson's own cgroup, outside every pod and outside the daemon's. Made once; without controllers' limits. */
   #cgroupOfShims(): Promise<ShimCgroup> {
-    const path = `/caisson-${this.#options.instance}/shims`;
+    const path = this.#shimsPath;
     this.#shimCgroup ??= this.#tools.cgroups.make(path, {}).then(() => {
       const { into, taskFiles } = this.#tools.cgroups.use(path);
       return { directory: into === "" ? null : into, taskFiles };

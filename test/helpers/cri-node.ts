@@ -1,4 +1,5 @@
 /** A daemon with an image in place, and short forms of what a kubelet does with it. */
+import { execFileSync } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -43,6 +44,7 @@ export class CriNode implements AsyncDisposable {
   readonly logs: string;
   readonly cgroupParent = `/caisson-test-${randomBytes(4).toString("hex")}`;
   readonly #scratch: string;
+  readonly #bridges: string[] = [];
 
   private constructor(daemon: Daemon, registry: Registry, image: string, imageId: string, scratch: string) {
     this.daemon = daemon;
@@ -80,6 +82,7 @@ export class CriNode implements AsyncDisposable {
 
   /** Turns on the pod network: a bridge of its own. */
   enableNetwork(name: string, subnet: string): void {
+    this.#bridges.push(name);
     writeFileSync(join(this.daemon.cniConf, "10-test.conflist.new"), bridgeConflist(name, subnet));
     rmSync(join(this.daemon.cniConf, "10-test.conflist"), { force: true });
     writeFileSync(join(this.daemon.cniConf, "10-test.conflist"), bridgeConflist(name, subnet));
@@ -193,6 +196,11 @@ export class CriNode implements AsyncDisposable {
     await this.daemon[Symbol.asyncDispose]();
     await this.registry.stop();
     rmSync(this.#scratch, { recursive: true, force: true });
+    // The plugin leaves its bridge, as it does on every node.
+    for (const bridge of this.#bridges) {
+      execFileSync("ip", ["link", "delete", bridge], { stdio: "ignore" });
+      rmSync(`/tmp/${bridge}-ipam`, { recursive: true, force: true });
+    }
     this.removeCgroups();
   }
 

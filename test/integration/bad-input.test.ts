@@ -50,7 +50,7 @@ describe("RunPodSandbox refuses", () => {
       INVALID_ARGUMENT,
       /name/,
     ],
-    ["an unknown runtime handler", { config: { metadata }, runtime_handler: "nope" }, NOT_FOUND, /nope/],
+    ["an unknown runtime handler", { config: { metadata }, runtime_handler: "nope" }, INVALID_ARGUMENT, /nope/],
     [
       "a cgroup parent of systemd",
       { config: { metadata, hostname: "h", linux: { cgroup_parent: "/kubepods.slice", security_context: hostNetwork } } },
@@ -114,7 +114,7 @@ describe("CreateContainer refuses", () => {
       NOT_FOUND,
       /example\.test\/none:1/,
     ],
-    ["an image reference that is none", () => ({ ...base(), image: { image: "UPPER CASE" } }), INVALID_ARGUMENT, /UPPER CASE/],
+    ["an image reference that is none", () => ({ ...base(), image: { image: "UPPER CASE" } }), NOT_FOUND, /UPPER CASE/],
     ["a log path that climbs", () => ({ ...base(), log_path: "../../etc/x" }), INVALID_ARGUMENT, /log/],
     ["a user that is not in the image", () => security({ run_as_username: "stranger" }), INVALID_ARGUMENT, /stranger/],
     ["a negative user", () => security({ run_as_user: { value: "-1" } }), INVALID_ARGUMENT, /-1/],
@@ -169,7 +169,7 @@ describe("CreateContainer refuses", () => {
     ],
     [
       "an environment name with an equals sign",
-      () => ({ ...base(), envs: [{ key: "A=B", value: "c" }] }),
+      () => ({ ...base(), envs: [{ key: "A=B", value: Buffer.from("c") }] }),
       INVALID_ARGUMENT,
       /A=B/,
     ],

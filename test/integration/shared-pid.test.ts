@@ -95,7 +95,7 @@ it("gives a sibling with CAP_SYS_PTRACE nothing of a parked init or an exec", as
         ?.split(",")
         .filter((part) => part !== "") ?? [];
     expect(descriptors.length, line).toBeLessThanOrEqual(5);
-    for (const part of descriptors) expect(part, line).toMatch(/^\d=(pipe:|socket:|\/dev\/null)/);
+    for (const part of descriptors) expect(part, line).toMatch(/^\d+=(pipe:|socket:|\/dev\/null)/);
   }
   await node.client.runtime("StopContainer", { container_id: attacker, timeout: 0 });
   await node.removePod(podId);
