@@ -40,6 +40,8 @@ interface Pending {
 }
 
 const idLimit = 0x1_0000_0000;
+/** Node fires longer timers at once. */
+const longestTimerMs = 0x7fff_ffff;
 
 /** One connection to a shim: numbers requests, matches answers, owns what came with them until somebody takes it. */
 export class ShimClient {
@@ -82,7 +84,7 @@ export class ShimClient {
     const id = this.#nextId();
     const packet = encodeMessage(request.name, id, request.record, request.fds);
     const give = (error: unknown): void => this.#settle(id, packet, () => reject(error));
-    const timer = setTimeout(() => give(tooLate(request)), request.deadlineMs);
+    const timer = setTimeout(() => give(tooLate(request)), Math.min(request.deadlineMs, longestTimerMs));
     const onAbort = (): void => give(canceled(request.what, signal?.reason));
     signal?.addEventListener("abort", onAbort, { once: true });
     this.#pending.set(id, { request: request as never, resolve, reject });

@@ -81,8 +81,7 @@ export class OutputCollector implements Disposable {
 
 /**
  * Runs an exec and collects what it writes. Slots 0 to 2 of the plan are the null device and the two pipes, `further` follow, lent
- * during the call. When the caller's
- * signal fires, the session of the exec is killed and nobody waits for its end.
+ * during the call. When the caller's signal fires, the session of the exec is killed and nobody waits for its end.
  */
 export async function execWithOutput(
   shim: Shim,

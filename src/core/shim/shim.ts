@@ -1,4 +1,5 @@
 import { RuntimeError } from "../../lib/errors.ts";
+import { isErrno } from "../../native/addon.ts";
 import { encodePlan, type OpName, type Plan } from "../plan.ts";
 import { opSchemas } from "../plan-schema.ts";
 import type { ProcessIdentity } from "../runtime.ts";
@@ -125,7 +126,11 @@ export class Shim {
 
   /** A container that has ended is no error. */
   async signal(id: string, signal: number, scope: keyof typeof signalScope): Promise<void> {
-    await this.#confirm("signal", { id, signal, scope: signalScope[scope] }, `container ${id}`);
+    try {
+      await this.#confirm("signal", { id, signal, scope: signalScope[scope] }, `container ${id}`);
+    } catch (error) {
+      if (!isErrno(error, "ESRCH")) throw error;
+    }
   }
 
   async reopenLog(id: string, signal?: AbortSignal): Promise<void> {
