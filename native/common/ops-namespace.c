@@ -55,12 +55,21 @@ static int joined(struct run *run, uint32_t flags)
 	return flags & CLONE_NEWUSER ? become_namespace_root(run) : 0;
 }
 
+/* A procfs of our own pid namespace can be had neither inside a user namespace nor from a container's tree: have it before. Where it
+ * is not needed later a failure does not matter. */
+static void prepare_to_join(struct run *run, uint32_t flags)
+{
+	if (flags & (CLONE_NEWUSER | CLONE_NEWNS))
+		proc_handle(run);
+}
+
 int op_join_ns(struct run *run, const value *v)
 {
 	uint32_t flag = v[OP_JOIN_NS_KIND].u32;
 	int fd = slot_fd(run, v[OP_JOIN_NS_SLOT].u32);
 	if (fd < 0)
 		return fd;
+	prepare_to_join(run, flag);
 	if (setns(fd, (int)flag) < 0)
 		return -errno;
 	return joined(run, flag);
@@ -126,6 +135,7 @@ int op_join_process(struct run *run, const value *v)
 	int pidfd = slot_fd(run, v[OP_JOIN_PROCESS_SLOT].u32);
 	if (pidfd < 0)
 		return pidfd;
+	prepare_to_join(run, flags);
 	int error = kernel_denied(KERNEL_SETNS_PIDFD) ? -EINVAL : (int)k_result(setns(pidfd, (int)flags));
 	/* Before 5.8 a pidfd is not a namespace: EINVAL. */
 	if (error == -EINVAL)

@@ -230,3 +230,8 @@ int plan_has(const struct plan *plan, uint32_t code)
 			return 1;
 	return 0;
 }
+
+void plan_env_init(struct plan_env *env)
+{
+	memset(env, 0xff, sizeof *env);
+}

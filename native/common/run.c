@@ -194,11 +194,6 @@ int restore_death_signal(struct run *run)
 	return (int)k_result(prctl(PR_SET_PDEATHSIG, run->death_signal, 0, 0, 0));
 }
 
-void plan_env_init(struct plan_env *env)
-{
-	memset(env, 0xff, sizeof *env);
-}
-
 _Noreturn static void fail(struct run *run, int error, const char *signature, const value *v)
 {
 	struct plan_report report = { .type = PLAN_FAILED, .op = run->index, .err = -error };

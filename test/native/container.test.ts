@@ -244,6 +244,16 @@ it("says which program was not found and why", async () => {
   expect(await failure("/bin")).toBe("failed exec errno=13 /bin");
 });
 
+it("gives a session keyring of its own", async () => {
+  const out = await scratch.run(
+    container(scratch, { args: ["/bin/cat", "/proc/keys"], identity: [{ op: "keyring", name: "_ses.test" }, ...user(1000)] }),
+  );
+  expect(out.failed).toBe("");
+  // Owner search (08) is added to what the kernel gives: the user may find its own keys.
+  expect(out.stdout).toMatch(/ 3f1b0000 .*keyring +_ses.test|3f3f0000 .*_ses.test|_ses.test/);
+  expect(out.stdout.match(/_ses/g)).toHaveLength(1);
+});
+
 it("stops at the first failure and names the operation", async () => {
   const out = await scratch.run([
     {

@@ -262,6 +262,28 @@ it("has a reaper that owns nothing and reaps orphans", async () => {
   expect(out.stdout.match(/\/proc\/\d+/g)).toHaveLength(2);
 });
 
+it("starts the reaper in a user namespace too", async () => {
+  const steps: Step[] = [
+    userPod,
+    {
+      cloneKinds: 0,
+      plan: [
+        { op: "clean-start" },
+        ...joins,
+        { op: "new-ns", kinds: nsKind.pid | nsKind.mnt },
+        { op: "fork" },
+        ...pinOwn(nsKind.pid, podPin.pid),
+        { op: "reaper" },
+      ],
+    },
+    { cloneKinds: 0, plan: [{ op: "clean-start" }] },
+  ];
+  const out = await scratch.run(steps);
+  expect(out.failed).toBe("");
+  expect(out.events).toContain("pin 67");
+  expect(out.events.filter((event) => event.startsWith("runs "))).toHaveLength(2);
+});
+
 it("puts a container into a pid namespace of its own that dies with it", async () => {
   const out = await scratch.run(container(scratch, { args: sh("sleep 100 & echo $!") }));
   expect(out.stdout).toBe("2\n");

@@ -103,6 +103,14 @@ export class Scratch implements Disposable {
     return path;
   }
 
+  /** Lines of our own mountinfo that have to do with this directory. */
+  mounts(): string {
+    return readFileSync("/proc/self/mountinfo", "utf8")
+      .split("\n")
+      .filter((line) => line.includes(this.path))
+      .join("\n");
+  }
+
   /** Steps run one after another, each in a child; exports of earlier ones are the slots from 3 on of later ones. */
   async run(steps: readonly Step[], options: RunOptions = {}): Promise<Outcome> {
     const files = steps.map(({ cloneKinds, plan }) => {
