@@ -63,19 +63,27 @@ static int cgroup_of_init(const struct container *container, const char *cgroup,
 	return -ENOENT;
 }
 
-static int exec_fork(struct task *task, const struct wire_value *value, const struct plan *plan, struct plan_env *env)
+/* Not inlined: its paths are seldom needed on the stack. */
+__attribute__((noinline)) static int exec_fork_below(struct task *task, const struct wire_value *value, const struct plan *plan, struct plan_env *env)
 {
 	char below[1024];
-	const char *cgroup = value[MSG_EXEC_CGROUP].str;
-	uint32_t kinds = value[MSG_EXEC_CLONE_KINDS].u32;
 
-	int err = task_fork_plan(task, kinds, cgroup, plan, env);
-	if (cgroup[0] == '\0' || (err != -EBUSY && err != -ENOENT) || cgroup_of_init(task->container, cgroup, below, sizeof below) < 0)
-		return err;
+	if (cgroup_of_init(task->container, value[MSG_EXEC_CGROUP].str, below, sizeof below) < 0)
+		return -EBUSY;
 	watch_close(&task->report);
 	close_fd(&task->release);
 	task->release = -1;
-	return task_fork_plan(task, kinds, below, plan, env);
+	return task_fork_plan(task, value[MSG_EXEC_CLONE_KINDS].u32, below, plan, env);
+}
+
+static int exec_fork(struct task *task, const struct wire_value *value, const struct plan *plan, struct plan_env *env)
+{
+	const char *cgroup = value[MSG_EXEC_CGROUP].str;
+
+	int err = task_fork_plan(task, value[MSG_EXEC_CLONE_KINDS].u32, cgroup, plan, env);
+	if (cgroup[0] != '\0' && (err == -EBUSY || err == -ENOENT))
+		err = exec_fork_below(task, value, plan, env);
+	return err;
 }
 
 void handle_exec(struct request *request)

@@ -60,6 +60,7 @@ static int list_strings(const struct wire_value *list, const char **out)
 
 static void host_report_closed(struct task *task)
 {
+	text_aside_used();
 	if (task->failure != NULL || task->doomed)
 		return;
 	task->state = TASK_LIVE;
@@ -71,6 +72,7 @@ static void host_ended(struct task *task)
 {
 	struct reply reply;
 
+	text_aside_used();
 	if (task->failure != NULL) {
 		task_reply_failure(task, "spawn-host");
 	} else {
@@ -88,6 +90,7 @@ static void host_ended(struct task *task)
 
 static void host_kill(struct task *task)
 {
+	text_aside_used();
 	if (task->sid == 0) {
 		task_doom(task, ECANCELED, "cancelled before the program was executed");
 		return;
@@ -122,6 +125,7 @@ void handle_spawn_host(struct request *request)
 	struct task *task = task_new(TASK_HOST, &host_ops);
 	int err = program == NULL || task == NULL ? -ENOMEM : 0;
 
+	text_aside_used();
 	if (err == 0)
 		err = list_strings(&value[MSG_SPAWN_HOST_ARGV], program->argv);
 	if (err == 0)

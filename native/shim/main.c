@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -13,7 +14,12 @@
 
 #include "shim.h"
 
-struct shim *shim;
+/* Linker script layout.ld. */
+extern char text_aside_begin[] __attribute__((weak)), text_aside_end[] __attribute__((weak));
+
+/* In .bss and not in pages of its own: children get it, but it holds nothing that is secret. */
+static struct shim state;
+struct shim *shim = &state;
 
 int64_t now_ms(void)
 {
@@ -79,7 +85,7 @@ uint64_t start_ticks(int pid)
 }
 
 /* Tells the starter and gives up. */
-_Noreturn static void refuse(const char *what, int err)
+COLD _Noreturn static void refuse(const char *what, int err)
 {
 	char buffer[160];
 	struct text text = text_in(buffer, sizeof buffer);
@@ -101,7 +107,7 @@ static void child_ended(struct watch *watch, uint32_t events)
 	tasks_reap();
 }
 
-static void signals_start(void)
+COLD static void signals_start(void)
 {
 	static const int ignored[] = { SIGHUP, SIGINT, SIGTERM, SIGPIPE, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ };
 	static struct watch watch;
@@ -119,7 +125,7 @@ static void signals_start(void)
 		refuse("signalfd", errno);
 }
 
-static void read_line(const char *path, char *buffer, size_t room)
+COLD static void read_line(const char *path, char *buffer, size_t room)
 {
 	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t size = fd < 0 ? 0 : read(fd, buffer, room - 1);
@@ -128,7 +134,7 @@ static void read_line(const char *path, char *buffer, size_t room)
 }
 
 /* Renamed into place: the daemon never reads half of it. */
-static void describe_self(void)
+COLD static void describe_self(void)
 {
 	char boot[48], json[512];
 	struct text text = text_in(json, sizeof json);
@@ -140,7 +146,9 @@ static void describe_self(void)
 	text_u64(&text, shim->own_ticks);
 	text_str(&text, ",\"bootId\":\"");
 	text_str(&text, boot);
-	text_str(&text, "\",\"build\":\"" CAISSON_BUILD "\",\"protocol\":");
+	text_str(&text, "\",\"build\":\"");
+	text_str(&text, shim_build);
+	text_str(&text, "\",\"protocol\":");
 	text_u64(&text, PROTOCOL_VERSION);
 	text_str(&text, "}\n");
 	autoclose int fd = openat(POD_DIR_FD, ".shim.json.partial", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -152,7 +160,7 @@ static void describe_self(void)
 		refuse("shim.json", errno);
 }
 
-static void leave_starter(void)
+COLD static void leave_starter(void)
 {
 	/* Both fail harmlessly: after a re-exec, and without CAP_SYS_RESOURCE. */
 	setsid();
@@ -167,11 +175,8 @@ static void leave_starter(void)
 		refuse("chdir", errno);
 }
 
-static void shim_alloc(const char *pod_id)
+COLD static void state_start(const char *pod_id)
 {
-	shim = pages_alloc(sizeof *shim);
-	if (shim == NULL)
-		refuse("memory", ENOMEM);
 	memcpy(shim->pod_id, pod_id, POD_ID_LENGTH);
 	list_init(&shim->tasks);
 	list_init(&shim->containers);
@@ -193,6 +198,17 @@ static void shim_alloc(const char *pod_id)
 		refuse("exits", errno);
 }
 
+void text_aside_used(void)
+{
+	shim->aside_used = 1;
+}
+
+static void text_aside_drop(void)
+{
+	shim->aside_used = 0;
+	madvise(text_aside_begin, (size_t)(text_aside_end - text_aside_begin), MADV_DONTNEED);
+}
+
 static void run_deadlines(void)
 {
 	int64_t now = now_ms();
@@ -203,14 +219,22 @@ static void run_deadlines(void)
 	tasks_deadlines(now);
 	containers_deadlines(now);
 	writers_deadlines(now);
-	shutdown_continue(now);
-	reexec_continue(now);
+	if (shim->shutdown_deadline != 0)
+		shutdown_continue(now);
+	if (shim->reexec_deadline != 0)
+		reexec_continue(now);
 }
 
-_Noreturn static void loop(void)
+/* Not inlined into main, which lies aside. */
+__attribute__((noinline)) _Noreturn static void loop(void)
 {
+	/* Any advice makes it a mapping of its own, so that faults on its neighbours do not bring it back. */
+	madvise(text_aside_begin, (size_t)(text_aside_end - text_aside_begin), MADV_RANDOM);
+	text_aside_used();
 	for (;;) {
 		int timeout = -1;
+		if (shim->aside_used)
+			text_aside_drop();
 		if (shim->next_deadline != NEVER) {
 			int64_t left = shim->next_deadline - now_ms();
 			timeout = left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
@@ -226,12 +250,12 @@ _Noreturn static void loop(void)
 	}
 }
 
-static int valid_pod_id(const char *id)
+COLD static int valid_pod_id(const char *id)
 {
 	return id != NULL && strlen(id) == POD_ID_LENGTH && strspn(id, "0123456789abcdef") == POD_ID_LENGTH;
 }
 
-int main(int argc, char **argv)
+COLD int main(int argc, char **argv)
 {
 	const char *pod_id = NULL;
 	int state = -1;
@@ -252,7 +276,7 @@ int main(int argc, char **argv)
 	leave_starter();
 	if (state < 0)
 		k_close_range(READY_FD + 1, ~0u);
-	shim_alloc(pod_id);
+	state_start(pod_id);
 	signals_start();
 	if (writers_start() < 0)
 		refuse("writer thread", EAGAIN);

@@ -210,8 +210,7 @@ static int become(int image)
 
 void reexec_continue(int64_t now)
 {
-	if (shim->reexec_deadline == 0)
-		return;
+	text_aside_used();
 	int quiet = all_quiet();
 	if (!quiet && now < shim->reexec_deadline) {
 		deadline_at(now + LOOK_MS);
@@ -228,6 +227,7 @@ void reexec_continue(int64_t now)
 
 void handle_reexec(struct request *request)
 {
+	text_aside_used();
 	if (request->fd_count != 1 || shim->reexec_deadline != 0 || shim->shutdown_deadline != 0) {
 		reply_failed(request->client, request->id, EINVAL, PLAN_NO_OP, "re-exec needs one image, and nothing else going on");
 		return;

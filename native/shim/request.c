@@ -24,7 +24,8 @@ const char *message_signature(uint32_t type)
 	return NULL;
 }
 
-static void handle_hello(struct request *request)
+/* Not inlined: its buffers would lie below every other request on the stack. */
+__attribute__((noinline)) static void handle_hello(struct request *request)
 {
 	struct reply reply;
 	uint32_t codes[OP_MAX_CODE + 1], count = 0;
@@ -46,7 +47,7 @@ static void handle_hello(struct request *request)
 	wire_put_u32(&reply.out, protocol);
 	wire_put_u32(&reply.out, MIN_PROTOCOL_VERSION);
 	wire_put_u32(&reply.out, PROTOCOL_VERSION);
-	wire_put_str(&reply.out, CAISSON_BUILD);
+	wire_put_str(&reply.out, shim_build);
 	wire_put_str(&reply.out, shim->pod_id);
 	wire_put_u32(&reply.out, (uint32_t)getpid());
 	wire_put_u64(&reply.out, shim->own_ticks);

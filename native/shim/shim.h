@@ -5,7 +5,7 @@
  *   main.c       start-up and event loop         task.c      forked children: reports, reaping, deadlines
  *   conn.c       clients and packets             container.c create, start, forget;  exit.c  from death to exit record
  *   request.c    table of requests               exec.c run.c host.c   the other children
- *   fork.c       clone3 and descriptors          kill.c      forked killers of cgroups and sessions
+ *   fork.c       clone3 and descriptors          killer.c kill.c  forked killers of cgroups and sessions
  *   writer.c     writer threads and their queue  log.c       CRI log;  record.c  exit records
  *   oom.c attach.c reexec.c memory.c text.c
  *
@@ -36,9 +36,11 @@
 #undef MIN_PROTOCOL_VERSION
 #define MIN_PROTOCOL_VERSION MIN_PROTOCOL_VERSION_OVERRIDE
 #endif
-#ifndef CAISSON_BUILD
-#define CAISSON_BUILD "dev"
-#endif
+/* build.c */
+extern const char shim_build[];
+
+/* Run at start or seldom: see layout.ld. */
+#define COLD __attribute__((cold))
 
 #define POD_DIR_FD 3
 #define READY_FD 4
@@ -72,6 +74,8 @@ void watch_set(struct watch *watch, uint32_t events);
 /* Takes it out of the loop first: a forked child may still hold the open file, which would keep reporting events. */
 void watch_close(struct watch *watch);
 
+/* Code of layout.ld's other part has been run: its pages are dropped before the loop waits again. */
+void text_aside_used(void);
 int64_t now_ms(void);  /* CLOCK_MONOTONIC */
 uint64_t wall_ns(void);
 /* The loop looks at every deadline (deadlines_run in each file) no later than this. */
@@ -113,7 +117,7 @@ void clients_sweep(void);
 /* A message under construction. Payload begins behind the header. */
 struct reply {
 	struct wire_writer out;
-	uint8_t bytes[1536];
+	uint8_t bytes[1024];
 };
 void reply_begin(struct reply *reply);
 /* NULL clients are ignored. A client that does not read loses its connection: the shim never waits for one. */
@@ -225,7 +229,7 @@ void tasks_reap(void);
 void tasks_deadlines(int64_t now);
 void tasks_client_gone(struct client *client);
 
-/* ---- kill.c ---- */
+/* ---- killer.c, kill.c ---- */
 
 /*
  * Forks a killer; `on_end` runs when it has ended (task->status 0: nothing is left). container may be NULL. The killer is bounded in
@@ -419,7 +423,7 @@ struct shim {
 	uint32_t shutdown_request, reexec_request;
 	int64_t shutdown_deadline, reexec_deadline; /* 0: not asked */
 	int reexec_image;
-	uint8_t writers_stuck_seen;
+	uint8_t aside_used;
 };
 extern struct shim *shim;
 

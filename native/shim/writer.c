@@ -88,8 +88,10 @@ static struct work *next_work(unsigned slot, uint8_t *buffer)
 	while ((work = dequeue()) == NULL) {
 		if (writers.threads > 1)
 			return NULL;
-		/* Long lines have touched more of the buffer than the usual first page. */
-		madvise(buffer + 4096, WRITER_BUFFER - 4096, MADV_DONTNEED);
+		/* Idle memory is not kept; the zeroed page that comes next time costs less than a disk write. */
+		madvise(buffer, WRITER_BUFFER, MADV_DONTNEED);
+		/* The start of this thread has brought that part back. */
+		text_aside_used();
 		writers.idle++;
 		pthread_cond_wait(&writers.more, &writers.lock);
 		writers.idle--;
@@ -137,6 +139,7 @@ static int writer_start(void)
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, STACK_BYTES);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	text_aside_used();
 	int err = pthread_create(&thread, &attributes, writer_main, (void *)(uintptr_t)slot);
 	if (err != 0) {
 		writers.busy_since[slot] = 0;
@@ -169,7 +172,7 @@ static void work_done(struct watch *watch, uint32_t events)
 	}
 }
 
-int writers_start(void)
+COLD int writers_start(void)
 {
 	writers.wake = (struct watch){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = work_done };
 	if (writers.wake.fd < 0)
