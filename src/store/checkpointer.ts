@@ -53,6 +53,8 @@ export class Checkpointer {
     this.#worker = undefined;
     if (worker === undefined) return;
     const gone = new Promise((resolve) => worker.once("exit", resolve));
+    // Else the process could end, with the database open, because nothing else keeps it.
+    worker.ref();
     worker.postMessage("stop");
     await gone;
   }

@@ -1,5 +1,5 @@
 /** The database deleted, truncated or replaced by an older copy under live pods; and two daemons where there should be one. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +9,7 @@ import { CriNode } from "../helpers/cri-node.ts";
 import { Daemon } from "../helpers/daemon.ts";
 import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 
+const top = join(import.meta.dirname, "../..");
 let node: CriNode;
 let before: Inventory;
 beforeAll(async () => {
@@ -109,7 +110,18 @@ it("a reboot (run directory and processes gone) leaves records as exited and not
 });
 describe("a second daemon", () => {
   it("on the same directories is refused with a sentence", async () => {
-    await expect(Daemon.start({ base: node.daemon.base })).rejects.toThrow(/already|another|lock|in use/i);
+    const { root, state, pid, base } = node.daemon;
+    const directories = [
+      ["--root", root, "--state", join(base, "other-state")],
+      ["--root", join(base, "other-root"), "--state", state],
+    ];
+    for (const flags of directories) {
+      const second = spawnSync(join(top, "scripts/caissond"), [...flags, "--listen", join(base, "second.sock")], {
+        encoding: "utf8",
+      });
+      expect(second.status).toBe(1);
+      expect(second.stderr).toContain(`another caissond (pid ${pid}) uses ${flags.includes(root) ? root : state}`);
+    }
     await node.client.runtime("Status", {});
   });
 

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -86,6 +87,22 @@ describe("documents", () => {
     expect(pods.load().get("p7")).toMatchObject({ round: 39 });
     expect(statSync(file("-wal")).size).toBeLessThan(60 << 20);
     expect(statSync(file()).size).toBeGreaterThan(200 * 2000);
+  });
+
+  it("are closed properly even when nothing else keeps the process", () => {
+    const code = `
+      import { openStore } from "./src/store/sqlite-store.ts";
+      const log = { info() {}, warn() {}, error() {} };
+      const store = openStore({ directory: ${JSON.stringify(directory)}, log, ballastBytes: 0, eventsPerObject: 9, eventsTotal: 9 });
+      for (let n = 0; n < 600; n++) store.collection("pods").put("p", { n, padding: "x".repeat(4000) });
+      await store.close();
+      console.log("closed");`;
+    const ended = spawnSync(process.execPath, ["--input-type=module-typescript", "-e", code], {
+      cwd: join(import.meta.dirname, "../../.."),
+      encoding: "utf8",
+    });
+    expect([ended.stdout, ended.status]).toEqual(["closed\n", 0]);
+    expect(existsSync(file("-wal"))).toBe(false);
   });
 
   it("are only root's to read: containers' environments are among them", () => {
