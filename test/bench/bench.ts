@@ -40,7 +40,8 @@ function podConfig(contender: Contender, network: "NODE" | "POD"): Message {
   const name = `bench-${randomUUID().slice(0, 8)}`;
   return {
     metadata: { name, uid: randomUUID(), namespace: "default", attempt: 0 },
-    hostname: name,
+    // containerd's runc refuses a name of its own for a pod that shares the node's.
+    hostname: network === "NODE" ? "" : name,
     log_directory: join(contender.logs, name),
     linux: {
       cgroup_parent: "/caisson-bench",
@@ -49,7 +50,7 @@ function podConfig(contender: Contender, network: "NODE" | "POD"): Message {
   };
 }
 
-function containerConfig(contender: Contender): Message {
+function containerConfig(contender: Contender, network: "NODE" | "POD"): Message {
   return {
     metadata: { name: "main", attempt: 0 },
     image: { image: contender.image },
@@ -58,7 +59,7 @@ function containerConfig(contender: Contender): Message {
     linux: {
       resources: { memory_limit_in_bytes: 256 << 20, cpu_shares: 512 },
       security_context: {
-        namespace_options: { network: "NODE", pid: "CONTAINER", ipc: "POD" },
+        namespace_options: { network, pid: "CONTAINER", ipc: "POD" },
         seccomp: { profile_type: "RuntimeDefault" },
         masked_paths: ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
         readonly_paths: ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
@@ -85,7 +86,7 @@ async function podRound(contender: Contender, network: "NODE" | "POD"): Promise<
     podId = (await client.runtime("RunPodSandbox", { config })).pod_sandbox_id;
   });
   const create = await timed(async () => {
-    const request = { pod_sandbox_id: podId, config: containerConfig(contender), sandbox_config: config };
+    const request = { pod_sandbox_id: podId, config: containerConfig(contender, network), sandbox_config: config };
     id = (await client.runtime("CreateContainer", request)).container_id;
   });
   const start = await timed(() => client.runtime("StartContainer", { container_id: id }));
@@ -108,7 +109,7 @@ async function memoryPerPod(contender: Contender): Promise<number> {
   for (let i = 0; i < 10; i++) {
     const config = podConfig(contender, "NODE");
     const { pod_sandbox_id } = await client.runtime("RunPodSandbox", { config });
-    const request = { pod_sandbox_id, config: containerConfig(contender), sandbox_config: config };
+    const request = { pod_sandbox_id, config: containerConfig(contender, "NODE"), sandbox_config: config };
     const { container_id } = await client.runtime("CreateContainer", request);
     await client.runtime("StartContainer", { container_id });
     pods.push(pod_sandbox_id);
