@@ -45,6 +45,26 @@ describe("devices", () => {
     ]);
   });
 
+  it("of a directory are taken to a limited depth and number", async () => {
+    const deep = node();
+    let path = "/dev/deep";
+    for (let level = 1; level <= 12; level++, path += "/d") {
+      deep.fake.paths.set(path, directory).set(`${path}/node`, character(1, level));
+    }
+    const config = { devices: [{ hostPath: "/dev/deep" }] };
+    expect((await translate({ config, node: deep })).oci.linux.devices).toHaveLength(8);
+
+    const many = node();
+    many.fake.paths.set("/dev/many", directory);
+    const host = {
+      ...many.host,
+      list: async () => Array.from({ length: 4097 }, (_, i) => `n${i}`),
+      lstat: async (at: string) => (at === "/dev/many" ? directory : character(1, 3)),
+    };
+    const asked = translate({ config: { devices: [{ hostPath: "/dev/many" }] }, node: { ...many, host } });
+    await expect(asked).rejects.toThrow(/more than 4096 devices/);
+  });
+
   it("have all permissions and the host's path by default", async () => {
     const { devices, rules } = await devicesOf([{ hostPath: "/dev/fuse" }]);
     expect(devices?.[0]?.path).toBe("/dev/fuse");

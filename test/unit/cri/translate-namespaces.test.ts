@@ -52,6 +52,7 @@ describe("the user namespace", () => {
     ["a line beyond the last id", { mode: POD, uids: [{ ...line, hostId: 0xffff_fff0, length: 100 }], gids: [line] }],
     ["mappings with NODE", { mode: NODE, uids: [line], gids: [line] }],
     ["mode CONTAINER", { mode: CONTAINER, uids: [line], gids: [line] }],
+    ["mode CONTAINER without mappings", { mode: CONTAINER }],
     ["mode TARGET", { mode: TARGET, uids: [line], gids: [line] }],
   ])("refuses %s", (_what, usernsOptions) => {
     expect(() => sandbox(namespaces({ usernsOptions }))).toThrow(expect.objectContaining({ code: "invalid_argument" }));
@@ -91,6 +92,10 @@ describe("the container's PID namespace", () => {
     expect(await kind({ pid: CONTAINER }, { pid: CONTAINER })).toEqual({ kind: "private" });
     expect(await kind({ pid: NODE }, { pid: NODE })).toEqual({ kind: "host" });
     expect(await kind({}, { pid: TARGET, targetId: "x" })).toEqual({ kind: "target", containerId: "x" });
+  });
+
+  it("is the node's when the pod has none but that", async () => {
+    expect(await kind({ pid: NODE }, { pid: POD })).toEqual({ kind: "host" });
   });
 
   it("follows the sandbox when the container says nothing", async () => {

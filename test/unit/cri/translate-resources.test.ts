@@ -103,6 +103,10 @@ describe("resources", () => {
     },
   );
 
+  it("refuse a NUL in a unified value", () => {
+    expect(() => resources({ unified: { "memory.high": "1\0" } })).toThrow(/NUL/);
+  });
+
   it.each([-1000, -997, 0, 1000])("take the OOM score %d", (score) => {
     expect(resolve({ oomScoreAdj: BigInt(score) }).oomScoreAdj).toBe(score);
   });
