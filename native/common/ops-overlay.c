@@ -63,7 +63,8 @@ static int add_lower(struct run *run, const value *v, int fs, const char *path, 
 			return *held;
 		error = k_fsconfig(fs, K_FSCONFIG_SET_FD, "lowerdir+", NULL, *held);
 	}
-	*outcome = error == -EINVAL ? OLD : DONE;
+	/* EOPNOTSUPP: overlay's context takes strings only (before 6.5). */
+	*outcome = error == -EINVAL || error == -EOPNOTSUPP ? OLD : DONE;
 	return error < 0 ? fs_say_log(run, error, fs, path) : 0;
 }
 
@@ -80,13 +81,16 @@ static int finish(struct run *run, const value *v, int fs, enum outcome *outcome
 	const char *option;
 	struct wire_items options = wire_items(&v[OP_OVERLAY_OPTIONS]);
 	int error = k_fsconfig(fs, K_FSCONFIG_SET_STRING, "source", "overlay", 0);
-	if (error == 0 && v[OP_OVERLAY_UPPER].size != 0) {
-		error = set_path(fs, "upperdir", v[OP_OVERLAY_UPPER].str, v[OP_OVERLAY_UPPER].size);
+	static const struct {
+		const char *key;
+		int field;
+	} writable[] = { { "upperdir", OP_OVERLAY_UPPER }, { "workdir", OP_OVERLAY_WORK } };
+	for (size_t i = 0; i < 2 && error == 0 && v[OP_OVERLAY_UPPER].size != 0; i++) {
+		const value *path = &v[writable[i].field];
+		error = set_path(fs, writable[i].key, path->str, path->size);
+		*outcome = error == -EOPNOTSUPP ? OLD : DONE;
 		if (error < 0)
-			return fs_say_log(run, error, fs, v[OP_OVERLAY_UPPER].str);
-		error = set_path(fs, "workdir", v[OP_OVERLAY_WORK].str, v[OP_OVERLAY_WORK].size);
-		if (error < 0)
-			return fs_say_log(run, error, fs, v[OP_OVERLAY_WORK].str);
+			return fs_say_log(run, error, fs, path->str);
 	}
 	while (error == 0 && (option = wire_next_str(&options, &size)))
 		if ((error = fs_set_option(fs, option, size)) < 0)
