@@ -33,9 +33,10 @@ async function devicesBelow(host: Host, directory: string, depth: number): Promi
     const node = await host.lstat(`${directory}/${name}`);
     if (node === undefined) continue;
     if (isDevice(node)) found.push([name, node]);
-    if (node.kind !== "directory" || depth >= deepestDirectory) continue;
-    for (const [below, inner] of await devicesBelow(host, `${directory}/${name}`, depth + 1))
-      found.push([`${name}/${below}`, inner]);
+    if (node.kind === "directory" && depth < deepestDirectory) {
+      for (const [below, inner] of await devicesBelow(host, `${directory}/${name}`, depth + 1))
+        found.push([`${name}/${below}`, inner]);
+    }
     if (found.length > mostDevices) throw invalid(`${directory} holds more than ${mostDevices} devices`);
   }
   return found;
