@@ -69,6 +69,9 @@ int tar_number(const uint8_t *field, size_t width, int64_t *value)
 
 static bool checksum_right(const struct header *header)
 {
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+	return header != NULL; /* a fuzzer does not find sums */
+#endif
 	const uint8_t *bytes = (const uint8_t *)header;
 	int64_t claimed, sum = 0, as_signed = 0;
 	for (size_t i = 0; i < BLOCK; i++) {

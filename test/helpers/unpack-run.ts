@@ -16,7 +16,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-export const helperPath = join(import.meta.dirname, "../../build/native/caisson-unpack");
+/** CAISSON_UNPACK: another build, with sanitizers. */
+export const helperPath = process.env.CAISSON_UNPACK ?? join(import.meta.dirname, "../../build/native/caisson-unpack");
 
 export interface UnpackResult {
   readonly ok: boolean;

@@ -1,12 +1,23 @@
 /** caisson-unpack on real directories: what layers may do, and everything that they may not. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { lstatSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { constants, gzipSync, zstdCompressSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type TarEntry, tar, tarEntry, tarHeader } from "../helpers/tar.ts";
-import { listing, UnpackRun } from "../helpers/unpack-run.ts";
+import { helperPath, listing, UnpackRun } from "../helpers/unpack-run.ts";
 
 let run: UnpackRun;
 beforeEach(() => {
@@ -563,5 +574,38 @@ describe("streams", () => {
     ]);
     expect(run.run(["clear"], Buffer.alloc(0), [dir])).toEqual({ ok: true });
     expect(listing(dir)).toEqual([]);
+  });
+});
+
+describe("confinement", () => {
+  it("sees the layer's directory only, with the capabilities that unpacking needs and no others", async () => {
+    const dir = join(run.base, "fs");
+    mkdirSync(dir);
+    writeFileSync(join(run.base, "pending"), "");
+    const fds = [openSync(dir, "r"), openSync(join(run.base, "pending"), "r+"), openSync("/etc/passwd", "r")];
+    const child = spawn(helperPath, ["apply"], { stdio: ["pipe", "pipe", "inherit", ...fds] });
+    for (const fd of fds) closeSync(fd);
+    try {
+      child.stdin?.write(tarHeader({ name: "f" }, 512));
+      const proc = `/proc/${child.pid}`;
+      const written = (): boolean => existsSync(join(dir, "f"));
+      for (let tries = 0; tries < 500 && !written(); tries++) await new Promise((resolve) => setTimeout(resolve, 10));
+      expect(written()).toBe(true);
+      expect(readdirSync(`${proc}/root`)).toEqual(["f"]);
+      expect(readlinkSync(`${proc}/ns/mnt`)).not.toBe(readlinkSync("/proc/self/ns/mnt"));
+      expect(readFileSync(`${proc}/mountinfo`, "utf8").trim().split("\n")).toHaveLength(1);
+      const links = readdirSync(`${proc}/fd`).map((fd) => readlinkSync(`${proc}/fd/${fd}`));
+      // Its own four, the parent it keeps open, and the file it is writing.
+      expect(links.filter((link) => link.startsWith("/") && link !== join(run.base, "pending")).sort()).toEqual(["/", "/", "/f"]);
+      const status = readFileSync(`${proc}/status`, "utf8");
+      // CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, MKNOD 27, SETFCAP 31
+      const kept = (2n ** 0n + 2n ** 1n + 2n ** 3n + 2n ** 4n + 2n ** 27n + 2n ** 31n).toString(16).padStart(16, "0");
+      expect(status).toMatch(
+        new RegExp(`CapInh:\\s+0{16}\nCapPrm:\\s+${kept}\nCapEff:\\s+${kept}\nCapBnd:\\s+${kept}\nCapAmb:\\s+0{16}`),
+      );
+      expect(status).toMatch(/NoNewPrivs:\s+1\nSeccomp:\s+2/);
+    } finally {
+      child.kill("SIGKILL");
+    }
   });
 });
