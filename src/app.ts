@@ -154,7 +154,7 @@ class CaissonDaemon {
       resolve: (id) => this.#resolve(id),
       timeline: (id) => this.#store?.timeline(id) ?? [],
     });
-    const server = await serveGrpc(this.#config.listen, [runtimeService(gate, app), imageService(gate, app), node]);
+    const server = await serveGrpc(this.#config.listen, [runtimeService(gate, app), imageService(gate, app), node], this.#log);
     this.#server = server;
     return server;
   }
@@ -180,6 +180,7 @@ class CaissonDaemon {
       stateDir: config.state,
       shimPath: join(nativeDir(config), "caisson-shim"),
       shimEnv: Object.entries(process.env).flatMap(([name, value]) => (passedOn.has(name) ? [`${name}=${value}`] : [])),
+      logLineBytes: config.runtime.maxLogLine,
       instance,
       log,
     });

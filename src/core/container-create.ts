@@ -83,7 +83,7 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
     killPaths: use.killPaths,
     oomPath: use.oomPath,
     logPath: spec.logPath ?? "",
-    logLineBytes: 0,
+    logLineBytes: tools.logLineBytes,
     deadlineMs: parkDeadlineMs,
     signal,
   });

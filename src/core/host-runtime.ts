@@ -31,6 +31,8 @@ export interface HostRuntimeOptions {
   /** This installation's id: names its own cgroup. */
   readonly instance: string;
   readonly log: CoreLog;
+  /** Longest content of a log record, bytes. */
+  readonly logLineBytes?: number;
   /** Environment of the shims. */
   readonly shimEnv?: readonly string[];
   /** Where shims complain, or null. */
@@ -57,6 +59,7 @@ export async function createHostRuntime(options: HostRuntimeOptions): Promise<Ho
     stateDir: options.stateDir,
     procTakesPidns: kernelAtLeast(release(), 6, 17),
     links: hasKcore ? [...deviceLinks, core] : deviceLinks,
+    logLineBytes: options.logLineBytes ?? 0,
     log: options.log,
   };
   const limitations = [...own.sentences, ...(await cgroupLimitations(cgroups.hierarchies))];

@@ -19,5 +19,7 @@ export interface PodTools {
   readonly procTakesPidns: boolean;
   /** Links of /dev; /dev/core only where the host has a kcore. */
   readonly links: readonly { readonly path: string; readonly target: string }[];
+  /** Longest content of a log record; 0: the helper's own limit. */
+  readonly logLineBytes: number;
   readonly log: CoreLog;
 }

@@ -1,5 +1,6 @@
 import type { Socket, Server as SocketServer } from "node:net";
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import type { Log } from "../lib/log.ts";
 import { Health } from "./health.ts";
 import { reflectionServices } from "./reflection.ts";
 import { listenUnix } from "./unix-listener.ts";
@@ -18,11 +19,27 @@ export interface GrpcServer {
   close(graceMs: number): Promise<void>;
 }
 
+/** A reply that does not fit its message (a number out of range) is our mistake: grpc-js would tell the client alone. */
+function withLoggedReplies(definition: ServiceDefinition, log: Pick<Log, "error">): ServiceDefinition {
+  const logged = Object.entries(definition).map(([name, method]): [string, ServiceDefinition[string]] => {
+    const responseSerialize = (value: unknown): Buffer => {
+      try {
+        return method.responseSerialize(value);
+      } catch (error) {
+        log.error({ rpc: name, err: error }, "a reply could not be encoded");
+        throw error;
+      }
+    };
+    return [name, { ...method, responseSerialize }];
+  });
+  return Object.fromEntries(logged);
+}
+
 /**
  * Serves gRPC on a unix socket. Connections are accepted here and handed over: grpc-js itself would make the socket with whatever
  * mode the umask leaves.
  */
-export async function serveGrpc(path: string, services: readonly Service[]): Promise<GrpcServer> {
+export async function serveGrpc(path: string, services: readonly Service[], log: Pick<Log, "error">): Promise<GrpcServer> {
   const server = new Server({
     "grpc.max_receive_message_length": maxMessageBytes,
     "grpc.max_send_message_length": maxMessageBytes,
@@ -32,7 +49,7 @@ export async function serveGrpc(path: string, services: readonly Service[]): Pro
   });
   const health = new Health();
   for (const { definition, implementation } of [...services, health, ...reflectionServices()]) {
-    server.addService(definition, implementation);
+    server.addService(withLoggedReplies(definition, log), implementation);
   }
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const sockets = new Set<Socket>();

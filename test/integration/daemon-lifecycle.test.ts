@@ -122,7 +122,7 @@ describe("wrong usage", () => {
 describe("with a pod", () => {
   let node: CriNode;
   beforeAll(async () => {
-    node = await CriNode.start();
+    node = await CriNode.start({ config: '[runtime]\nmax_log_line = 256\nabsent_mount_sources = "refuse"\n' });
   });
   afterAll(async () => {
     await node[Symbol.asyncDispose]();
@@ -144,6 +144,22 @@ describe("with a pod", () => {
     await node.daemon.launch();
     expect((await node.status(id)).state).toBe("CONTAINER_RUNNING");
     expect((await node.info(id)).pid).toBe(pid);
+    await node.removePod(podId);
+  });
+
+  it("does what its configuration says", async () => {
+    const config = node.podConfig("configured");
+    const podId = await node.runPod(config);
+    const long = ["/bin/sh", "-c", "head -c 600 /dev/zero | tr '\\0' x; echo"];
+    await node.exited(await node.run(podId, config, node.containerConfig("main", long)));
+    const pieces = node.log("configured", "main").trimEnd().split("\n");
+    expect(pieces).toEqual([`stdout P ${"x".repeat(256)}`, `stdout P ${"x".repeat(256)}`, `stdout F ${"x".repeat(88)}`]);
+    const mounts = [{ container_path: "/m", host_path: join(node.daemon.base, "missing") }];
+    const refused = await failure(node.create(podId, config, node.containerConfig("mounting", ["true"], { mounts })));
+    expect(refused.details).toContain("missing");
+    expect(existsSync(join(node.daemon.base, "missing"))).toBe(false);
+    const { info } = await node.client.runtime("Status", { verbose: true });
+    expect(JSON.parse(info.config)).toMatchObject({ runtime: { maxLogLine: 256 }, rootDir: node.daemon.root });
     await node.removePod(podId);
   });
 

@@ -127,24 +127,31 @@ beforeAll(async () => {
     objectId: id("c"),
     kind,
   });
-  server = await serveGrpc(socket, [
-    {
-      definition: RuntimeServiceService,
-      implementation: withUnimplemented<RuntimeServiceServer>(RuntimeServiceService, gate, runtime),
-    },
-    { definition: ImageServiceService, implementation: withUnimplemented<ImageServiceServer>(ImageServiceService, gate, images) },
-    nodeService(gate, {
-      info: () => info,
-      resolve: (asked) => {
-        if (asked !== "cc") throw notFound(asked);
-        return id("c");
+  server = await serveGrpc(
+    socket,
+    [
+      {
+        definition: RuntimeServiceService,
+        implementation: withUnimplemented<RuntimeServiceServer>(RuntimeServiceService, gate, runtime),
       },
-      timeline: () => [
-        { ...event(1n, "created"), detail: {} },
-        { ...event(3n, "started"), detail: { pid: 12 } },
-      ],
-    }),
-  ]);
+      {
+        definition: ImageServiceService,
+        implementation: withUnimplemented<ImageServiceServer>(ImageServiceService, gate, images),
+      },
+      nodeService(gate, {
+        info: () => info,
+        resolve: (asked) => {
+          if (asked !== "cc") throw notFound(asked);
+          return id("c");
+        },
+        timeline: () => [
+          { ...event(1n, "created"), detail: {} },
+          { ...event(3n, "started"), detail: { pid: 12 } },
+        ],
+      }),
+    ],
+    log,
+  );
 });
 
 afterAll(async () => {

@@ -9,6 +9,7 @@ import { loadFileDescriptorSetFromBuffer } from "@grpc/proto-loader";
 import { service as healthService, protoPath } from "grpc-health-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
+  ContainerStatusResponse,
   ListContainersResponse,
   RuntimeServiceClient,
   type RuntimeServiceServer,
@@ -64,6 +65,9 @@ const table = withUnimplemented<RuntimeServiceServer>(RuntimeServiceService, gat
   listContainers: unary("ListContainers", gate, () =>
     ListContainersResponse.fromPartial({ containers: [{ id: "x".repeat(16_000_000) }] }),
   ),
+  containerStatus: unary("ContainerStatus", gate, () =>
+    ContainerStatusResponse.fromPartial({ status: { createdAt: 2n ** 70n } }),
+  ),
   execSync: unary("ExecSync", gate, (_context, request: { cmd: string[] }) => ({
     stdout: Buffer.alloc(Number(request.cmd[0])),
     stderr: Buffer.alloc(0),
@@ -72,7 +76,7 @@ const table = withUnimplemented<RuntimeServiceServer>(RuntimeServiceService, gat
 });
 
 const serve = (path = socket): Promise<GrpcServer> =>
-  serveGrpc(path, [{ definition: RuntimeServiceService, implementation: table }]);
+  serveGrpc(path, [{ definition: RuntimeServiceService, implementation: table }], log);
 
 function client(): RuntimeServiceClient {
   const made = new RuntimeServiceClient(`unix:${socket}`, credentials.createInsecure(), {
@@ -154,6 +158,12 @@ describe("a unary call", () => {
     expect(error?.code).toBe(status.DEADLINE_EXCEEDED);
     while (lines.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     expect(lines[0]?.fields.status).toBe("DEADLINE_EXCEEDED");
+  });
+
+  it("whose reply cannot be encoded is INTERNAL and is logged", async () => {
+    const { error } = await call((r) => client().containerStatus({ containerId: "c", verbose: false }, r));
+    expect(error?.code).toBe(status.INTERNAL);
+    expect(lines.map((l) => [l.level, l.message])).toContainEqual(["error", "a reply could not be encoded"]);
   });
 
   it("carries up to 16 MiB both ways and refuses more with RESOURCE_EXHAUSTED", async () => {
