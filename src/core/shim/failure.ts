@@ -51,6 +51,9 @@ const words: Words = {
   exec: (op) => `execute ${quoted(op.path)}`,
 };
 
+/** The one detail that callers match by its text: exec: "x": executable file not found in $PATH. */
+const wholeSentence = 'exec: "';
+
 function quoted(path: string): string {
   return JSON.stringify(path);
 }
@@ -100,6 +103,7 @@ export function planFailure(what: string, plan: Plan, failure: ShimFailure): Run
     detail: failure.detail,
   };
   const code = codeOfOp(op, errnoNameOf(failure.errno));
+  if (failure.detail.startsWith(wholeSentence)) return new RuntimeError(code, `${what}: ${failure.detail}`, fields);
   return new RuntimeError(code, `${what}: cannot ${step}: ${errnoText(failure.errno)}${more}`, fields);
 }
 
@@ -110,6 +114,7 @@ export function startFailure(what: string, failure: ShimFailure): RuntimeError {
   const target = failure.detail === "" ? "its command" : quoted(failure.detail);
   const code = badTarget.has(name) ? "invalid_argument" : exhausted.has(name) ? "resource_exhausted" : "internal";
   const fields = { errno: failure.errno, errnoName: name, op: failure.op, detail: failure.detail };
+  if (failure.detail.startsWith(wholeSentence)) return new RuntimeError(code, `${what}: ${failure.detail}`, fields);
   return new RuntimeError(code, `${what}: cannot execute ${target}: ${errnoText(failure.errno)}`, fields);
 }
 

@@ -61,6 +61,11 @@ export class ProcessHandle implements Disposable {
     }
   }
 
+  /** As `ended`, and keeps this process alive for it. */
+  async waitEnded(): Promise<void> {
+    await Promise.all([this.ended, addon.waitGone(this.#pidfd)]);
+  }
+
   /** Closes the pidfd; `ended` still settles. */
   [Symbol.dispose](): void {
     if (this.#pidfd >= 0) addon.close(this.#pidfd);

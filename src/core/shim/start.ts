@@ -59,7 +59,7 @@ export async function startShim(options: StartOptions): Promise<StartedShim> {
     return { shim, process };
   } catch (error) {
     process.kill(killSignal);
-    await process.ended;
+    await process.waitEnded();
     process[Symbol.dispose]();
     throw error;
   }

@@ -38,6 +38,13 @@ describe("failures of a plan", () => {
     });
   });
 
+  it("leave the sentence alone that callers match for a missing command", () => {
+    const detail = 'exec: "x": executable file not found in $PATH';
+    for (const error of [planFailure("c", plan, { errno: 2, op: 3, detail }), startFailure("c", { errno: 2, op: 3, detail })]) {
+      expect(error).toMatchObject({ code: "invalid_argument", message: `c: ${detail}` });
+    }
+  });
+
   it("tell a lack of resources and a missed deadline apart", () => {
     expect(planFailure("c", plan, { errno: 28, op: 0, detail: "" }).code).toBe("resource_exhausted");
     expect(planFailure("c", plan, { errno: 110, op: 0, detail: "" }).code).toBe("deadline_exceeded");
