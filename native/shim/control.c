@@ -137,11 +137,34 @@ static int all_ended(void)
 	return 1;
 }
 
+/* What containers without a PID namespace of their own left behind has become our child. Nobody reaps it but us: its pid is safe. */
+static void kill_orphans(void)
+{
+	char path[64], pids[2048];
+	struct text text = text_in(path, sizeof path);
+	text_str(&text, "/proc/self/task/");
+	text_u64(&text, (uint64_t)getpid());
+	text_str(&text, "/children");
+	autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? 0 : read(fd, pids, sizeof pids - 1);
+
+	pids[size > 0 ? size : 0] = '\0';
+	for (const char *at = pids; *at != '\0';) {
+		const char *end;
+		int64_t pid = text_parse(at, &end);
+		/* Followed by a blank: not cut by the end of the buffer. */
+		if (pid > 0 && *end == ' ' && !task_known((int)pid))
+			kill((pid_t)pid, SIGKILL);
+		at = end + (*end != '\0');
+	}
+}
+
 void shutdown_continue(int64_t now)
 {
 	if (shim->shutdown_deadline == 0)
 		return;
 	if (!all_ended() && now < shim->shutdown_deadline) {
+		kill_orphans();
 		/* Orphans of the containers become our children late: there is no event to wait for. */
 		deadline_at(now + SHUTDOWN_LOOK_MS);
 		return;

@@ -223,6 +223,8 @@ uint32_t task_take_exports(struct task *task, int *fds);
 void task_free(struct task *task);
 void task_set_deadline(struct task *task, int64_t at_ms);
 int task_is_dead(struct task *task);
+/* 1 if a task has this pid: other children of ours are orphans of the containers. */
+int task_known(int pid);
 /* Takes over a child of the image before a re-exec. */
 void task_restore(struct task *task, int pidfd, int report, int release, enum task_state state);
 void tasks_reap(void);

@@ -155,6 +155,11 @@ static struct task *task_find(int pid)
 	return NULL;
 }
 
+int task_known(int pid)
+{
+	return task_find(pid) != NULL;
+}
+
 static void report_forked(struct task *task, int pid)
 {
 	siginfo_t info;

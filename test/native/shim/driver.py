@@ -11,41 +11,26 @@ SEALS = 1 | 2 | 4 | 8
 F_ADD_SEALS = 1033
 
 
-def table(file, prefix):
+def table(file):
     text = open(os.path.join(GEN, file)).read()
-    rows = {name: (int(code), signature) for code, name, signature in re.findall(r'X\((\d+), "([a-z-]+)", "([a-zA-Z]*)"\)', text)}
-    names = {}
-    for name in rows:
-        start = f"{prefix}_{name.upper().replace('-', '_')}_"
-        rest = {other.upper().replace("-", "_") for other in rows}
-        names[name] = [
-            field.lower()
-            for field, _ in sorted(
-                ((m[0], int(m[1])) for m in re.findall(rf"#define {start}([A-Z_]+) (\d+)", text)), key=lambda pair: pair[1]
-            )
-        ][: len(rows[name][1])]
-        del rest
-    return rows, names
+    return {name: (int(code), signature) for code, name, signature in re.findall(r'X\((\d+), "([a-z-]+)", "([a-zA-Z]*)"\)', text)}
 
 
-# "#define MSG_EXEC_KILL_ID 0" also begins with MSG_EXEC_: fields are told apart by their indexes, so such names are filtered here.
-def exact_names(file, prefix, rows):
+def field_names(file, prefix, rows):
+    """MSG_EXEC_KILL_ID begins with MSG_EXEC_ too: the longest owner has it."""
     text = open(os.path.join(GEN, file)).read()
-    defines = re.findall(rf"#define ({prefix}_[A-Z_0-9]+) (\d+)\n", text)
-    starts = sorted((f"{prefix}_{name.upper().replace('-', '_')}_" for name in rows), key=len, reverse=True)
-    fields = {name: {} for name in rows}
-    for define, index in defines:
-        for start in starts:
-            if define.startswith(start):
-                owner = next(n for n in rows if f"{prefix}_{n.upper().replace('-', '_')}_" == start)
-                fields[owner][int(index)] = define[len(start):].lower()
-                break
-    return {name: [fields[name][i] for i in range(len(rows[name][1]))] for name in rows}
+    owners = sorted(rows, key=len, reverse=True)
+    names = {name: {} for name in rows}
+    for define, index in re.findall(rf"#define {prefix}_([A-Z_0-9]+) (\d+)\n", text):
+        owner = next((n for n in owners if define.startswith(n.upper().replace("-", "_") + "_")), None)
+        if owner is not None:
+            names[owner][int(index)] = define[len(owner) + 1:].lower()
+    return {name: [names[name][i] for i in range(len(rows[name][1]))] for name in rows}
 
 
-MESSAGES, _ = table("shim_messages.h", "MSG")
-MESSAGE_FIELDS = exact_names("shim_messages.h", "MSG", MESSAGES)
-OPS, _ = table("plan_ops.h", "OP")
+MESSAGES = table("shim_messages.h")
+MESSAGE_FIELDS = field_names("shim_messages.h", "MSG", MESSAGES)
+OPS = table("plan_ops.h")
 NAME_OF = {code: name for name, (code, _) in MESSAGES.items()}
 
 
