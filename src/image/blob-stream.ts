@@ -1,6 +1,6 @@
 import { RuntimeError } from "../lib/errors.ts";
 import type { Descriptor } from "./documents.ts";
-import { backOff, unreachable } from "./http.ts";
+import { backOff, isStalled, unreachable } from "./http.ts";
 import type { Source } from "./source.ts";
 
 /** Connections in a row that break without having brought a byte. */
@@ -25,7 +25,7 @@ export async function* blobBytes(source: Source, blob: Descriptor, signal: Abort
       }
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof RuntimeError) throw error;
+      if (error instanceof RuntimeError || isStalled(error)) throw unreachable(source.name, error);
       broken = error;
     }
     if (offset === blob.sizeBytes) return;

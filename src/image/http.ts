@@ -122,6 +122,11 @@ const transient = new Set([
 ]);
 const stalled = new Set(["UND_ERR_BODY_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT"]);
 
+/** The registry let the time for progress pass: that was the wait, there is no second one. */
+export function isStalled(error: unknown): boolean {
+  return stalled.has(errnoName(error) ?? "");
+}
+
 /** A broken connection that another attempt may not meet. */
 export function isTransient(error: unknown): boolean {
   return transient.has(errnoName(error) ?? "");
@@ -133,7 +138,7 @@ export function isTransient(error: unknown): boolean {
  */
 export function unreachable(host: string, error: unknown): RuntimeError {
   if (error instanceof RuntimeError) return error;
-  const why = stalled.has(errnoName(error) ?? "") ? "it stopped sending" : reasonOf(error);
+  const why = isStalled(error) ? "it stopped sending" : reasonOf(error);
   return new RuntimeError("unknown", `RegistryUnavailable: ${host}: ${why}`, { host }, error);
 }
 

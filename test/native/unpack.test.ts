@@ -583,7 +583,7 @@ describe("confinement", () => {
     mkdirSync(dir);
     writeFileSync(join(run.base, "pending"), "");
     const fds = [openSync(dir, "r"), openSync(join(run.base, "pending"), "r+"), openSync("/etc/passwd", "r")];
-    const child = spawn(helperPath, ["apply"], { stdio: ["pipe", "pipe", "inherit", ...fds] });
+    const child = spawn(helperPath, ["apply"], { stdio: ["pipe", "pipe", "pipe", ...fds] });
     for (const fd of fds) closeSync(fd);
     try {
       child.stdin?.write(tarHeader({ name: "f" }, 512));
