@@ -5,6 +5,7 @@
       "sources": [
         "native/addon/addon.cc",
         "native/addon/cgroup-device.cc",
+        "native/addon/fallback.cc",
         "native/addon/files.cc",
         "native/addon/native-error.cc",
         "native/addon/pipe-reader.cc",

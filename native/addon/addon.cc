@@ -19,7 +19,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::seqpacketConnect>(exports, "seqpacketConnect");
 	put<caisson::readPipe>(exports, "readPipe");
 	put<caisson::openat2>(exports, "openat2");
-	put<caisson::forceFallbacks>(exports, "forceFallbacks");
+	put<caisson::denySyscalls>(exports, "denySyscalls");
 	put<caisson::pipe>(exports, "pipe");
 	put<caisson::sealedMemfd>(exports, "sealedMemfd");
 	put<caisson::close>(exports, "close");

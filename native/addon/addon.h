@@ -17,7 +17,7 @@ Napi::Value seqpacketConnect(const Napi::CallbackInfo& info);
 Napi::Value readPipe(const Napi::CallbackInfo& info);
 
 Napi::Value openat2(const Napi::CallbackInfo& info);
-void forceFallbacks(const Napi::CallbackInfo& info);
+void denySyscalls(const Napi::CallbackInfo& info);
 
 Napi::Value pipe(const Napi::CallbackInfo& info);
 Napi::Value sealedMemfd(const Napi::CallbackInfo& info);

@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "addon.h"
+#include "fallback.h"
 #include "values.h"
 
 namespace caisson {
@@ -24,8 +25,6 @@ constexpr int mostRetries = 128;
 constexpr int mostLinks = 255;
 constexpr size_t longestRest = 64 << 10;
 constexpr long procMagic = 0x9fa0;
-
-bool fallbackForced = false;
 
 long callOpenat2(int dir, const char* path, const open_how& how)
 {
@@ -48,7 +47,7 @@ bool haveOpenat2()
 		Fd fd(static_cast<int>(callOpenat2(AT_FDCWD, "/", how)));
 		return fd.valid();
 	}();
-	return have && !fallbackForced;
+	return have && !isDenied(Newer::openat2);
 }
 
 std::string pathOf(int fd)
@@ -272,11 +271,6 @@ Napi::Value openat2(const Napi::CallbackInfo& info)
 	if (fd < 0)
 		throw nativeError(env, errno, "openat2");
 	return Napi::Number::New(env, static_cast<double>(fd));
-}
-
-void forceFallbacks(const Napi::CallbackInfo& info)
-{
-	fallbackForced = info[0].ToBoolean();
 }
 
 } // namespace caisson

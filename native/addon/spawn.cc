@@ -25,6 +25,7 @@
 #include <memory>
 
 #include "addon.h"
+#include "fallback.h"
 #include "values.h"
 
 #ifndef P_PIDFD
@@ -161,7 +162,7 @@ void placeDescriptors(Plan& plan)
 		if (dup2(plan.fds[i], i) < 0)
 			fail(plan, "dup2", errno);
 	}
-	if (syscall(SYS_close_range, count, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+	if (isDenied(Newer::closeRange) || syscall(SYS_close_range, count, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
 		closeOnExecByListing(plan, count);
 }
 
@@ -266,13 +267,15 @@ long cloneChild(Plan& plan, int cgroupFd, const ChildStack& stack, int* pidfd)
 {
 	uint64_t flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD;
 	CloneArgs args{};
-	args.flags = cgroupFd >= 0 ? flags | CLONE_INTO_CGROUP : flags;
+	const bool into = cgroupFd >= 0 && !isDenied(Newer::cloneIntoCgroup);
+	plan.joinCgroupFd = into ? -1 : cgroupFd;
+	args.flags = into ? flags | CLONE_INTO_CGROUP : flags;
 	args.pidfd = reinterpret_cast<uint64_t>(pidfd);
 	args.exitSignal = SIGCHLD;
 	args.stack = stack.base();
 	args.stackSize = stackBytes;
-	args.cgroup = cgroupFd >= 0 ? static_cast<uint64_t>(cgroupFd) : 0;
-	long pid = rawClone3(&args, childMain, &plan);
+	args.cgroup = into ? static_cast<uint64_t>(cgroupFd) : 0;
+	long pid = isDenied(Newer::clone3) ? -ENOSYS : rawClone3(&args, childMain, &plan);
 	if (pid != -ENOSYS)
 		return pid;
 	/* A seccomp filter of an outer container may hide clone3, whose flags it cannot see. */

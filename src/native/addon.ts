@@ -13,7 +13,11 @@ let loaded: Addon | undefined;
 
 function load(): Addon {
   try {
-    loaded ??= createRequire(import.meta.url)(builtPath) as Addon;
+    if (loaded === undefined) {
+      loaded = createRequire(import.meta.url)(builtPath) as Addon;
+      /* The same switch as the shim's: fallbacks for older kernels are tested on newer ones. */
+      loaded.denySyscalls((process.env.CAISSON_DENY_SYSCALLS ?? "").split(","));
+    }
     return loaded;
   } catch (error) {
     throw new RuntimeError("internal", `the native addon cannot be loaded (${messageOf(error)}); run scripts/build`, {}, error);
@@ -105,7 +109,7 @@ export const addon: Addon = {
   readPipe: (fd, onData, onEnd) => call("a pipe", (native) => native.readPipe(fd, onData, onEnd)),
   openat2: (dirFd, path, flags, mode, resolve) =>
     call(JSON.stringify(path), (native) => native.openat2(dirFd, path, flags, mode, resolve)),
-  forceFallbacks: (on) => load().forceFallbacks(on),
+  denySyscalls: (names) => load().denySyscalls(names),
   pipe: (sizeBytes) => call("a pipe", (native) => native.pipe(sizeBytes)),
   sealedMemfd: (name, content, executable) => call(name, (native) => native.sealedMemfd(name, content, executable)),
   close: (fd) => call(`descriptor ${fd}`, (native) => native.close(fd)),

@@ -101,8 +101,8 @@ export interface Addon {
 
   /** O_CLOEXEC is added. resolve: RESOLVE_* bits. Retries EAGAIN. Falls back to a verified walk where the kernel has no openat2. */
   openat2(dirFd: number, path: string, flags: number, mode: number, resolve: number): number;
-  /** For tests: behave as on a kernel without openat2. */
-  forceFallbacks(on: boolean): void;
+  /** For tests: behave as on a kernel without these system calls (openat2, clone3, close_range, clone_into_cgroup; others are ignored). */
+  denySyscalls(names: readonly string[]): void;
   /** [read end, write end]; size 0: the default pipe buffer. */
   pipe(sizeBytes: number): [number, number];
   /** A memfd with these bytes, sealed against any change; the descriptor is read-only. */

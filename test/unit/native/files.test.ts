@@ -33,7 +33,7 @@ describe.each([
   let before: readonly string[];
 
   beforeAll(() => {
-    addon.forceFallbacks(fallback);
+    addon.denySyscalls(fallback ? ["openat2"] : []);
     const top = join(directory, fallback ? "walk" : "kernel");
     mkdirSync(join(top, "root/etc/deep"), { recursive: true });
     writeFileSync(join(top, "secret"), "host");
@@ -49,7 +49,7 @@ describe.each([
   });
   afterEach(() => expect(openDescriptors()).toEqual(before));
   afterAll(() => {
-    addon.forceFallbacks(false);
+    addon.denySyscalls([]);
     closeSync(root);
   });
 
