@@ -7,9 +7,14 @@
 
 static void kill_ended(struct task *task)
 {
+	struct container *container = task->container;
+
 	if (task->killed != NULL)
 		task->killed(task);
 	task_free(task);
+	/* It may have been the last that a forgotten container waited for. */
+	if (container != NULL)
+		container_free_when_idle(container);
 }
 
 static void kill_nothing(struct task *task)
