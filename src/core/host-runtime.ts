@@ -2,6 +2,7 @@
 import { access, mkdir, readFile } from "node:fs/promises";
 import { release } from "node:os";
 import { dirname, join } from "node:path/posix";
+import { setTimeout as sleep } from "node:timers/promises";
 import { errnoName, RuntimeError, wrapError } from "../lib/errors.ts";
 import { Undo } from "../lib/undo.ts";
 import { addon } from "../native/addon.ts";
@@ -160,8 +161,7 @@ export class HostRuntime implements Runtime {
     await this.#tools.cgroups.change(cgroupsPath, resources);
   }
 
-  /** Lets go of the shim's image. Pods go on. */
-  /** Lets go of everything; Caisson's own cgroup goes too when no shim lives in it. */
+  /** Lets go of everything; pods go on. Caisson's own cgroup goes too when no shim lives in it. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#image[Symbol.dispose]();
     const { cgroups } = this.#tools;
@@ -245,6 +245,7 @@ async function readShimIdentity(runDir: string): Promise<ShimIdentity | undefine
   }
 }
 
+/** A helper that is just dying refuses connections a moment before its end can be seen. */
 async function hasEnded(process: ProcessHandle): Promise<boolean> {
-  return await Promise.race([process.ended.then(() => true), new Promise<boolean>((resolve) => setImmediate(resolve, false))]);
+  return await Promise.race([process.ended.then(() => true), sleep(100, false, { ref: false })]);
 }

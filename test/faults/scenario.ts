@@ -5,6 +5,7 @@
 import { rmSync } from "node:fs";
 import type { Message } from "../helpers/cri-client.ts";
 import type { CriNode } from "../helpers/cri-node.ts";
+import { isRunning } from "../helpers/process-state.ts";
 
 export interface Run {
   readonly node: CriNode;
@@ -15,6 +16,7 @@ export interface Run {
   podId: string;
   steady: string;
   short: string;
+  stubborn: string;
   /** How often the exec's effect was asked for. */
   execs: number;
 }
@@ -25,7 +27,7 @@ export function newRun(node: CriNode, name: string, pullReference: string): Run 
   const pod = node.podConfig(name, {
     linux: { security_context: { namespace_options: { network: "POD", pid: "CONTAINER", ipc: "POD" } } },
   });
-  return { node, name, pod, pullReference, podId: "", steady: "", short: "", execs: 0 };
+  return { node, name, pod, pullReference, podId: "", steady: "", short: "", stubborn: "", execs: 0 };
 }
 
 /** In order; each leaves the node in the same state when it is called twice. */
@@ -55,6 +57,17 @@ export const calls: readonly { readonly name: string; readonly call: (run: Run) 
     },
   },
   { name: "StartContainer short", call: (run) => startOnce(run, run.short) },
+  {
+    name: "CreateContainer stubborn",
+    call: async (run) => {
+      run.stubborn = await run.node.create(
+        run.podId,
+        run.pod,
+        run.node.containerConfig("stubborn", ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]),
+      );
+    },
+  },
+  { name: "StartContainer stubborn", call: (run) => startOnce(run, run.stubborn) },
   { name: "exit of short", call: (run) => run.node.exited(run.short) },
   {
     name: "ExecSync",
@@ -65,6 +78,10 @@ export const calls: readonly { readonly name: string; readonly call: (run: Run) 
     },
   },
   { name: "ReopenContainerLog", call: ({ node, steady }) => node.client.runtime("ReopenContainerLog", { container_id: steady }) },
+  {
+    name: "StopContainer stubborn",
+    call: ({ node, stubborn }) => node.client.runtime("StopContainer", { container_id: stubborn, timeout: 0 }),
+  },
   {
     name: "StopContainer steady",
     call: ({ node, steady }) => node.client.runtime("StopContainer", { container_id: steady, timeout: 10 }),
@@ -92,7 +109,7 @@ export async function checkTruth(run: Run): Promise<void> {
   for (const { id } of containers) {
     const status = await node.status(id);
     const { pid } = await node.info(id);
-    const alive = pid > 0 && isAlive(pid);
+    const alive = pid > 0 && isRunning(pid);
     const ought = status.state === "CONTAINER_RUNNING" || status.state === "CONTAINER_CREATED";
     if (alive !== ought)
       throw new Error(
@@ -124,13 +141,4 @@ export function checkLog(run: Run): void {
 
 export function forgetLogs(run: Run): void {
   rmSync(run.pod.log_directory, { recursive: true, force: true });
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -3,13 +3,14 @@ import { RuntimeError } from "../../lib/errors.ts";
 import { addon, isErrno } from "../../native/addon.ts";
 import type { ProcessIdentity } from "../runtime.ts";
 
-/** Field 22 of /proc/PID/stat, clock ticks after boot; undefined: no such process. */
+/** Field 22 of /proc/PID/stat, clock ticks after boot; undefined: no such process, or one that has ended and waits to be reaped. */
 export function readStartTicks(pid: number): bigint | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
     /* The command may hold spaces and parentheses; nothing behind it does. Field 3 follows it. */
-    const ticks = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[22 - 3];
-    return ticks === undefined ? undefined : BigInt(ticks);
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const [state = "", ticks] = [fields[0], fields[22 - 3]];
+    return ticks === undefined || state === "Z" || state === "X" ? undefined : BigInt(ticks);
   } catch (error) {
     if (isErrno(error, "ENOENT", "ESRCH")) return undefined;
     throw error;
