@@ -32,6 +32,7 @@ import type { Shim } from "./shim/shim.ts";
 /** Bounds plans of the pod itself, which take milliseconds. */
 const runDeadlineMs = 30_000;
 const reconnectPauseMs = 50;
+const longestPauseMs = 100;
 const killSignal = 9;
 
 export type Connect = (listeners: ShimListeners) => Promise<Shim>;
@@ -147,7 +148,7 @@ export class HostPod implements Pod {
   }
 
   async remove(containerId: string, cgroupsPath: string, signal: AbortSignal): Promise<void> {
-    await unlessMissing(this.#shim().forget(containerId, signal));
+    await this.#forget(containerId, signal);
     this.#inits.delete(containerId);
     await this.#tools.cgroups.kill(cgroupsPath, signal);
     await this.#tools.cgroups.remove(cgroupsPath, signal);
@@ -196,6 +197,20 @@ export class HostPod implements Pod {
     this.#client?.disconnect();
     this.#client = undefined;
     this.#process[Symbol.dispose]();
+  }
+
+  /** Whatever its state: one that still runs is killed first. */
+  async #forget(containerId: string, signal: AbortSignal): Promise<void> {
+    for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
+      try {
+        return await this.#shim().forget(containerId, signal);
+      } catch (error) {
+        if (codeOf(error) === "not_found") return;
+        if (codeOf(error) !== "failed_precondition") throw error;
+        await this.signal(containerId, killSignal, "all");
+        await sleep(pauseMs, undefined, { signal });
+      }
+    }
   }
 
   #shim(): Shim {

@@ -135,7 +135,12 @@ describe("plan of a container", () => {
   it("opens the terminal in the container's own devpts before the root is sealed", () => {
     const oci = spec({ process: { terminal: true, consoleSize: { height: 25, width: 80 } } });
     const tty = planContainer(containerInput({ oci })).plan;
-    inOrder(tty, { op: "pivot" }, { op: "console", rows: 25, cols: 80, bindConsole: 1, export: 0 }, { op: "remount-attr", path: "/" });
+    inOrder(
+      tty,
+      { op: "pivot" },
+      { op: "console", rows: 25, cols: 80, bindConsole: 1, export: 0 },
+      { op: "remount-attr", path: "/" },
+    );
     expect(names(tty)).not.toContain("stdio");
   });
 
@@ -184,7 +189,9 @@ describe("plan of a container on cgroup v2", () => {
 
 describe("plan of a container in a shared PID namespace", () => {
   it("enters it fully confined, just before it parks", () => {
-    const { plan, cloneKinds } = planContainer(containerInput({ pidNamespace: { kind: "pod" }, pod: { ...plainPod, pid: "pod" } }));
+    const { plan, cloneKinds } = planContainer(
+      containerInput({ pidNamespace: { kind: "pod" }, pod: { ...plainPod, pid: "pod" } }),
+    );
     expect(cloneKinds).toBe(nsKind.mnt);
     inOrder(plan, { op: "join-ns", slot: podPin.pid }, { op: "fsmount", type: "proc" }, { op: "caps" }, { op: "fork" });
     expect(plan[position(plan, { op: "fork" }) + 1]).toEqual({ op: "park" });
@@ -253,7 +260,14 @@ describe("plan of a container in a user namespace", () => {
 
   it("id-maps a volume that asks for it before it joins", () => {
     const mappings = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
-    const mount = { destination: "/v", type: "bind", source: "/s", options: ["rbind"], uidMappings: mappings, gidMappings: mappings };
+    const mount = {
+      destination: "/v",
+      type: "bind",
+      source: "/s",
+      options: ["rbind"],
+      uidMappings: mappings,
+      gidMappings: mappings,
+    };
     const oci = spec({ mounts: [mount] });
     const mapped = planContainer(containerInput({ pod: userPod, oci, idmapSlot: () => podPin.user })).plan;
     expect(position(mapped, { op: "mount-attr", userns: podPin.user })).toBeLessThan(

@@ -33,7 +33,9 @@ export const mounts: readonly OciMount[] = [
   { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "ro"] },
 ];
 
-export function spec(changes: { process?: Partial<OciProcess>; linux?: OciSpec["linux"]; mounts?: readonly OciMount[] } = {}): OciSpec {
+export function spec(
+  changes: { process?: Partial<OciProcess>; linux?: OciSpec["linux"]; mounts?: readonly OciMount[] } = {},
+): OciSpec {
   return {
     ociVersion: "1.3.0",
     process: { ...process, ...changes.process },

@@ -16,7 +16,10 @@ describe("mount options", () => {
 
   it("clears the whole access-time field before it sets a mode", () => {
     expect(parseMountOptions(["noatime"]).attrs).toEqual({ set: mountAttr.noatime, clear: mountAttr.atimeMask });
-    expect(parseMountOptions(["noatime", "strictatime"]).attrs).toEqual({ set: mountAttr.strictatime, clear: mountAttr.atimeMask });
+    expect(parseMountOptions(["noatime", "strictatime"]).attrs).toEqual({
+      set: mountAttr.strictatime,
+      clear: mountAttr.atimeMask,
+    });
     expect(parseMountOptions(["relatime"]).attrs).toEqual({ set: 0, clear: mountAttr.atimeMask });
   });
 
