@@ -243,13 +243,14 @@ describe("names cannot leave the layer", () => {
     expect(readFileSync(join(dir, "proc/self/root/x"), "utf8")).toBe("evil");
   });
   it("removes and whites out through a symlinked parent only below the layer's root", () => {
-    const { dir, result } = apply([
+    const base = apply([{ name: join(run.decoy, "file") }], ["bottom"]).dir;
+    const entries: TarEntry[] = [
       { name: "abs", type: "2", link: run.decoy },
       { name: "abs/.wh.file" },
-      { name: "abs/.wh..wh..opq" },
       { name: "abs/sub/", type: "5" },
       { name: "abs/sub", content: "replaced" },
-    ]);
+    ];
+    const { dir, result } = apply(entries, [], [base]);
     expect(result.ok, result.message).toBe(true);
     expect(listing(join(dir, run.decoy))).toEqual(["file whiteout", "sub file 644 0:0 replaced"]);
   });
@@ -316,9 +317,30 @@ describe("names cannot leave the layer", () => {
 
 describe("whiteouts", () => {
   it("become 0:0 devices and opaque directories, wherever they stand in the archive", () => {
-    const { dir } = apply([{ name: "d/new" }, { name: "d/.wh.old" }, { name: "d/.wh..wh..opq" }, { name: ".wh.gone" }]);
-    expect(listing(dir)).toEqual(["d/ 755 0:0", "d/new file 644 0:0 ", "d/old whiteout", "gone whiteout"]);
+    const base = apply([{ name: "d/old" }, { name: "e/old" }, { name: "gone/x" }], ["bottom"]).dir;
+    const { dir } = apply(
+      [{ name: "d/new" }, { name: "d/.wh..wh..opq" }, { name: "e/.wh.old" }, { name: ".wh.gone" }],
+      [],
+      [base],
+    );
+    expect(listing(dir)).toEqual(["d/ 755 0:0", "d/new file 644 0:0 ", "e/ 755 0:0", "e/old whiteout", "gone whiteout"]);
     expect(opaque(join(dir, "d"))).toBe(true);
+    expect(opaque(join(dir, "e"))).toBe(false);
+  });
+  it("are left out where nothing lies below: overlayfs would list them in directories that it does not merge", () => {
+    const base = apply([{ name: "d/old" }, { name: "f" }], ["bottom"]).dir;
+    const middle = apply([{ name: ".wh.f" }], [], [base]).dir;
+    const entries = [
+      { name: "new/", type: "5", mtime: 99 },
+      { name: "new/.wh.x" },
+      { name: "d/.wh..wh..opq" },
+      { name: "d/.wh.old" },
+      { name: ".wh.f" },
+      { name: ".wh.never" },
+    ];
+    const { dir } = apply(entries, [], [middle, base]);
+    expect(listing(dir)).toEqual(["d/ 755 0:0", "new/ 755 0:0"]);
+    expect(lstatSync(join(dir, "new")).mtimeMs).toBe(99_000);
   });
   it.each([
     ["before", [{ name: ".wh.a" }, { name: "a", content: "1" }]],
