@@ -194,7 +194,7 @@ static int make_whiteout(struct layer *layer, const char *parent, const char *na
 			return -1;
 		if (mknodat(target.parent, name, S_IFCHR, makedev(0, 0)) < 0)
 			return fail_errno(errno, "%s: cannot make the whiteout", target.path);
-		return 0;
+		return name_list_add(tree, &tree->whiteouts, target.path, NULL);
 	}
 	/* A whiteout is about lower layers only, wherever it stands in the archive: this layer's own entry stays. */
 	return S_ISDIR(target.st.st_mode) ? name_list_add(tree, &tree->opaque, target.path, NULL) : 0;

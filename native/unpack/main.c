@@ -93,7 +93,7 @@ static int run_settle(const struct arguments *arguments)
 		return -1;
 	if (pending_settle(0, ROOT, lowers, (size_t)arguments->lowers, &limits, &settled) < 0 || flush_layer() < 0)
 		return -1;
-	dprintf(RESULT, "{\"ok\":true,\"inodes\":%" PRIu64 ",\"diskBytes\":%" PRIu64 "}\n", settled.inodes, settled.disk_bytes);
+	dprintf(RESULT, "{\"ok\":true,\"inodes\":%" PRId64 ",\"diskBytes\":%" PRIu64 "}\n", settled.inodes, settled.disk_bytes);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 /*
  * Pending work is a list of NUL-terminated strings: kind, path, and for links the target.
  *   O path          mark the directory opaque
+ *   W path          remove the whiteout unless the layers below have something there
  *   D path          copy the attributes of the directory that overlayfs would show there
  *   L path target   hard link to, or copy of, a file that this layer did not have when its link was read
  */
@@ -50,14 +51,14 @@ static void sort(struct name_list *list)
 		qsort(list->records, list->count, sizeof *list->records, by_path);
 }
 
-static int64_t put_opaque(struct sink *sink, struct name_list *list)
+static int64_t put_sorted(struct sink *sink, const char *kind, struct name_list *list)
 {
 	int64_t items = 0;
 	sort(list);
 	for (size_t i = 0; i < list->count; i++) {
 		if (i > 0 && strcmp(list->records[i].path, list->records[i - 1].path) == 0)
 			continue;
-		if (put(sink, "O") < 0 || put(sink, list->records[i].path) < 0)
+		if (put(sink, kind) < 0 || put(sink, list->records[i].path) < 0)
 			return -1;
 		items++;
 	}
@@ -90,8 +91,10 @@ int64_t pending_write(struct tree *tree, int fd)
 {
 	static struct sink sink;
 	sink.fd = fd;
-	int64_t opaque = put_opaque(&sink, &tree->opaque);
-	int64_t implied = opaque < 0 ? -1 : put_implied(&sink, &tree->implied, &tree->directories);
+	/* Opaque marks first: they decide what of the layers below can be seen. */
+	int64_t opaque = put_sorted(&sink, "O", &tree->opaque);
+	int64_t whiteouts = opaque < 0 ? -1 : put_sorted(&sink, "W", &tree->whiteouts);
+	int64_t implied = whiteouts < 0 ? -1 : put_implied(&sink, &tree->implied, &tree->directories);
 	if (implied < 0)
 		return -1;
 	for (size_t i = 0; i < tree->links.count; i++) {
@@ -101,5 +104,5 @@ int64_t pending_write(struct tree *tree, int fd)
 	}
 	if (flush(&sink) < 0)
 		return -1;
-	return opaque + implied + (int64_t)tree->links.count;
+	return opaque + whiteouts + implied + (int64_t)tree->links.count;
 }

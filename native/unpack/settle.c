@@ -112,6 +112,31 @@ static int settle_opaque(struct settle *settle, const char *path)
 	return fsetxattr(fd, opaque_xattr, "y", 1, 0) < 0 ? fail_errno(errno, "%s: cannot mark as opaque", path) : 0;
 }
 
+/*
+ * overlayfs hides a whiteout only where it merges layers. In a directory that is this layer's alone, new or opaque, it would be
+ * listed as a name that cannot be opened.
+ */
+static int settle_whiteout(struct settle *settle, const char *path)
+{
+	char parent_path[PATH_MAX];
+	const char *name = path_split(path, parent_path);
+	autoclose int parent = open_own(settle, parent_path, O_RDONLY | O_DIRECTORY);
+	struct stat before, st;
+	if (parent < 0 || fstat(parent, &before) < 0)
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : fail_errno(errno, "cannot open %s", parent_path);
+	/* Replaced later in the archive. */
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !is_whiteout(&st))
+		return 0;
+	autoclose int lower = lower_lookup(settle, path);
+	if (lower != -ENOENT)
+		return lower == -1 ? -1 : 0;
+	const struct timespec stamps[2] = { before.st_atim, before.st_mtim };
+	if (unlinkat(parent, name, 0) < 0 || futimens(parent, stamps) < 0)
+		return fail_errno(errno, "%s: cannot drop the whiteout", path);
+	settle->settled->inodes--;
+	return 0;
+}
+
 /* user.* and security.capability only: nothing else is ever in a layer but overlayfs's own marks. */
 static int copy_xattrs(int from, int to, const char *path)
 {
@@ -250,6 +275,8 @@ int pending_settle(int work, int root, const int *lowers, size_t count, const st
 			return fail(FAIL_SYSTEM, "the pending work is cut off");
 		if (strcmp(kind, "O") == 0)
 			rc = settle_opaque(&settle, path);
+		else if (strcmp(kind, "W") == 0)
+			rc = settle_whiteout(&settle, path);
 		else if (strcmp(kind, "D") == 0)
 			rc = settle_directory(&settle, path);
 		else if (strcmp(kind, "L") == 0)

@@ -168,7 +168,7 @@ struct tree {
 	const struct limits *limits;
 	uint64_t name_bytes;
 	uint64_t inodes, disk_bytes, made;
-	struct name_list implied, opaque, links, directories;
+	struct name_list implied, opaque, whiteouts, links, directories;
 	int cached_fd;
 	char cached_name[PATH_MAX], cached_path[PATH_MAX];
 };
@@ -204,7 +204,8 @@ int apply_layer(struct tree *tree, struct tar *tar, bool bottom, struct applied 
 /* Writes the pending work for settle to fd; returns how many items, or -1. */
 int64_t pending_write(struct tree *tree, int fd);
 struct settled {
-	uint64_t inodes, disk_bytes;
+	int64_t inodes;
+	uint64_t disk_bytes;
 };
 /* Does it. `lowers`: the layers below, topmost first. */
 int pending_settle(int work, int root, const int *lowers, size_t count, const struct limits *limits, struct settled *settled);
