@@ -134,6 +134,14 @@ export class HostRuntime implements Runtime {
     await this.#tools.cgroups.remove(cgroupsPath, signal);
   }
 
+  cgroupExists(cgroupsPath: string): boolean {
+    return this.#tools.cgroups.exists(cgroupsPath);
+  }
+
+  async removeEmptyCgroup(cgroupsPath: string): Promise<void> {
+    await this.#tools.cgroups.removeIfEmpty(cgroupsPath);
+  }
+
   async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void> {
     const identity = await readShimIdentity(spec.runDir);
     using process = identity === undefined ? undefined : ProcessHandle.find(identity);

@@ -173,6 +173,10 @@ export interface Runtime {
   killRemains(cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
   /** Removes a cgroup of ours with no process in it, in every hierarchy; a missing one is success. */
   removeCgroup(cgroupsPath: string, signal: AbortSignal): Promise<void>;
+  /** Whether a cgroup exists in any hierarchy. */
+  cgroupExists(cgroupsPath: string): boolean;
+  /** Removes a cgroup where neither a process nor another cgroup is in it; else it stays. */
+  removeEmptyCgroup(cgroupsPath: string): Promise<void>;
   /** After a dead shim: kills the processes of these cgroups, removes them, unpins, unmounts, removes runDir. Idempotent. */
   destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
   /** The exit record that a shim left on disk before it died, if any. */

@@ -30,6 +30,8 @@ export interface SandboxRecord extends RecordBase {
   readonly message: string;
   readonly translation: PodTranslation;
   readonly shim: ProcessIdentity | null;
+  /** The pod's cgroup was not there and is made by us for it: it goes with the pod. A kubelet makes its own. */
+  readonly madeCgroupParent: boolean;
   readonly ips: readonly string[];
   readonly cniResult: unknown;
 }

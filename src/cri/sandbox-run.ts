@@ -110,6 +110,7 @@ function intent(app: CriApp, id: string, wanted: Wanted): SandboxRecord {
     message: "",
     translation,
     shim: null,
+    madeCgroupParent: !app.runtime.cgroupExists(translation.cgroupParent),
     ips: [],
     cniResult: null,
   };

@@ -65,7 +65,7 @@ function withCurrentNetns(app: CriApp, record: SandboxRecord, request: PodNetwor
 /** Everything that the core made for the pod; also for one that was only half made. */
 export async function destroyPod(
   app: CriApp,
-  record: Pick<SandboxRecord, "id" | "translation">,
+  record: Pick<SandboxRecord, "id" | "translation" | "madeCgroupParent">,
   signal: AbortSignal,
 ): Promise<void> {
   const { spec, cgroupParent, ownsCgroupParent } = record.translation;
@@ -84,4 +84,5 @@ export async function destroyPod(
   }
   app.pods.remove(record.id);
   if (ownsCgroupParent) await app.runtime.removeCgroup(cgroupParent, signal);
+  else if (record.madeCgroupParent) await app.runtime.removeEmptyCgroup(cgroupParent);
 }

@@ -1,4 +1,5 @@
 /** The cgroupfs driver: a container's cgroup in every hierarchy of this machine. */
+import { existsSync } from "node:fs";
 import { readFile, rmdir } from "node:fs/promises";
 import type { OciResources } from "../oci.ts";
 import type { CgroupStats } from "../runtime.ts";
@@ -82,6 +83,11 @@ export class Cgroups {
 
   async remove(path: string, signal?: AbortSignal): Promise<void> {
     await Promise.all(directoriesOf(this.#place(path)).map((directory) => removeCgroupTree(directory, signal)));
+  }
+
+  /** Whether it exists in any hierarchy. */
+  exists(path: string): boolean {
+    return directoriesOf(this.#place(path)).some((directory) => existsSync(directory));
   }
 
   /** Removes the cgroup where nothing lives in it; where something does, it stays. */

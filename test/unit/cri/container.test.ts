@@ -19,6 +19,7 @@ let node: FakeNode;
 let pod: string;
 beforeEach(async () => {
   node = new FakeNode();
+  node.runtime.cgroups.add("/kubepods/pod-u1"); // made by the kubelet
   await node.open();
   pod = await node.pod();
 });

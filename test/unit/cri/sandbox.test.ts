@@ -315,6 +315,33 @@ describe("RemovePodSandbox", () => {
   });
 });
 
+describe("the pod's cgroup", () => {
+  it("stays when it was there before, as the kubelet's is", async () => {
+    node.runtime.cgroups.add("/kubepods/pod-u1");
+    const id = await node.pod();
+    await node.running(id);
+    await remove(id);
+    expect([...node.runtime.cgroups]).toEqual(["/kubepods/pod-u1"]);
+  });
+
+  it("goes with the pod when we made it, but not from under another pod", async () => {
+    const a = await node.pod();
+    await node.running(a);
+    const b = await node.pod({ metadata: { name: "b", namespace: "n", uid: "u" } });
+    const container = await node.running(b);
+    await remove(a);
+    expect([...node.runtime.cgroups]).toEqual(["/kubepods/pod-u1", `/kubepods/pod-u1/${container}`]);
+  });
+
+  it("is one of ours when none was asked for, and goes too", async () => {
+    const id = await node.pod({ linux: { cgroupParent: "" } });
+    await node.running(id);
+    expect([...node.runtime.cgroups]).toContain(`/caisson/pods/${id}`);
+    await remove(id);
+    expect(node.leftovers()).toEqual([]);
+  });
+});
+
 describe("ListPodSandbox", () => {
   it("filters by id prefix, state and labels, all together", async () => {
     const a = await node.pod();

@@ -106,7 +106,8 @@ export class FakePod implements Pod {
   async create(spec: ContainerSpec) {
     await this.#world.called("create");
     this.#need();
-    this.#world.cgroups.add(spec.oci.linux.cgroupsPath ?? "");
+    const path = spec.oci.linux.cgroupsPath ?? "";
+    this.#world.cgroups.add(path).add(dirname(path));
     const container: FakeContainer = {
       id: spec.id,
       phase: "parked",
@@ -282,6 +283,14 @@ export class FakeRuntime implements Runtime {
 
   async removeCgroup(cgroupsPath: string): Promise<void> {
     this.cgroups.delete(cgroupsPath);
+  }
+
+  cgroupExists(cgroupsPath: string): boolean {
+    return this.cgroups.has(cgroupsPath);
+  }
+
+  async removeEmptyCgroup(cgroupsPath: string): Promise<void> {
+    if ([...this.cgroups].every((path) => dirname(path) !== cgroupsPath)) this.cgroups.delete(cgroupsPath);
   }
 
   async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[]): Promise<void> {
