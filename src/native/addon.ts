@@ -1,6 +1,7 @@
 /** The only place that loads a .node file. Loaded at first use, so that what is pure can be imported without a build. */
 import { createRequire } from "node:module";
 import { type Code, messageOf, RuntimeError } from "../lib/errors.ts";
+import { seccompAction } from "./constants.ts";
 import { errnoNameOf, errnoText } from "./errno.ts";
 import type { Addon, SeccompRuleSet, SeqpacketConnection, SpawnRequest } from "./types.ts";
 
@@ -126,5 +127,8 @@ export const addon: Addon = {
 };
 
 function withEnosys(rules: SeccompRuleSet): Required<SeccompRuleSet> {
-  return { ...rules, enosysForNewer: rules.enosysForNewer ?? true };
+  const permissive = [seccompAction.allow, seccompAction.log, seccompAction.trace].some(
+    (action) => (rules.defaultAction & 0xffff_0000) >>> 0 === action,
+  );
+  return { ...rules, enosysForNewer: rules.enosysForNewer ?? !permissive };
 }

@@ -44,7 +44,7 @@ export interface SeccompRuleSet {
   readonly defaultAction: number;
   /** SCMP_ARCH_* tokens; the native one is always there. */
   readonly architectures: readonly number[];
-  /** ENOSYS instead of the default action for system calls above the largest number that the rules mention. Absent: true. */
+  /** ENOSYS instead of the default action for system calls above the largest number that the rules mention. Absent: if the default action refuses. */
   readonly enosysForNewer?: boolean;
   readonly rules: readonly {
     readonly action: number;

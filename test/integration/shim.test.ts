@@ -9,6 +9,7 @@ import { ProcessHandle, readStartTicks } from "../../src/core/shim/process-handl
 import { loadShimImage, startShim } from "../../src/core/shim/start.ts";
 import { readWaitStatus } from "../../src/core/shim/wait-status.ts";
 import { addon } from "../../src/native/addon.ts";
+import { seccompAction } from "../../src/native/constants.ts";
 import { openDescriptors } from "../helpers/open-descriptors.ts";
 import { buildShim, cgroup1, podId, ShimPod, until } from "../helpers/shim-pod.ts";
 
@@ -109,6 +110,29 @@ describe("a pod's shim", () => {
     expect(pod.log("c1")).toEqual({ stdout: "out", stderr: "err" });
     await pod.finish("c1");
     expect(await pod.shim.list()).toEqual([]);
+  });
+
+  it("takes a plan that does not fit a packet", async () => {
+    const env = [`PATH=/bin`, ...Array.from({ length: 60 }, (_, i) => `V${i}=${"x".repeat(10_000)}`)];
+    await pod.create("c1", { args: ["sh", "-c", "echo $V59 | wc -c"], env });
+    await pod.shim.start("c1");
+    expect(readWaitStatus((await pod.finish("c1")).status).exitCode).toBe(0);
+    expect(pod.log("c1").stdout).toBe("10001");
+  });
+
+  it("loads what the seccomp compiler makes: refused, unknown and allowed system calls", async () => {
+    const program = await addon.seccompCompile({
+      defaultAction: seccompAction.allow,
+      architectures: [],
+      rules: ["mkdir", "mkdirat"].map((syscall) => ({ action: seccompAction.errno | 13, syscall, args: [] })),
+    });
+    await pod.create("c1", {
+      args: ["sh", "-c", "mkdir /x; echo $?; grep ^Seccomp: /proc/self/status"],
+      identity: [{ op: "no-new-privs" }, { op: "seccomp", flags: 0, program }],
+    });
+    await pod.shim.start("c1");
+    await pod.finish("c1");
+    expect(pod.log("c1")).toEqual({ stdout: "1\nSeccomp:\t2", stderr: "mkdir: can't create directory '/x': Permission denied" });
   });
 
   it("executes in a container: both streams, exit code, process 1 in sight", async () => {

@@ -1,4 +1,4 @@
-import { RuntimeError, wrapError } from "../../lib/errors.ts";
+import { messageOf, RuntimeError, wrapError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import { errnoText } from "../../native/errno.ts";
 import type { SeqpacketConnection } from "../../native/types.ts";
@@ -143,7 +143,7 @@ export class ShimClient {
       case "exec-exit":
       case "oom":
       case "spawn-exit":
-        this.#listeners.onEvent(message);
+        this.#tell(message);
         return false;
     }
     /* An answer that came too late: whoever asked has gone. */
@@ -165,6 +165,15 @@ export class ShimClient {
       default:
         this.#settle(message.id, undefined, () => resolve(message));
         return true;
+    }
+  }
+
+  /** A listener's fault is not the shim's: the connection goes on. */
+  #tell(event: ShimEvent): void {
+    try {
+      this.#listeners.onEvent(event);
+    } catch (error) {
+      process.emitWarning(`a listener failed on the event ${event.name} of pod ${this.#podId}: ${messageOf(error)}`);
     }
   }
 

@@ -1,8 +1,8 @@
 import { RuntimeError, wrapError } from "../../lib/errors.ts";
 import type { ShimEvent } from "./client.ts";
 import type { RecordOfMessage } from "./codec.ts";
-import type { ExecEnding } from "./requests.ts";
-import { type Ending, readWaitStatus } from "./wait-status.ts";
+import type { ExecEnding, HostEnding } from "./requests.ts";
+import { readWaitStatus } from "./wait-status.ts";
 
 export type ExitRecord = RecordOfMessage<"exit">;
 
@@ -23,9 +23,10 @@ interface Waiter<T> {
 export class ShimEvents {
   readonly #listeners: ShimListeners;
   readonly #execs = new Map<string, Waiter<ExecEnding>>();
-  readonly #hostPrograms = new Map<number, Waiter<Ending & { timedOut: boolean }>>();
-  /** Ends of host programs that came before the reply which names their pid was looked at. */
-  readonly #earlyHostEnds = new Map<number, Ending & { timedOut: boolean }>();
+  readonly #hostPrograms = new Map<number, Waiter<HostEnding>>();
+  /** Ends of host programs that came before the reply which names their pid was looked at; kept while one is being started. */
+  readonly #earlyHostEnds = new Map<number, HostEnding>();
+  #startingHostPrograms = 0;
 
   /** Events that came before the shim was found to be the right one; undefined: they are passed on at once. */
   #held: ShimEvent[] | undefined = [];
@@ -77,10 +78,17 @@ export class ShimEvents {
     this.#execs.delete(execKey(id, execId));
   }
 
-  awaitHost(pid: number): Promise<Ending & { readonly timedOut: boolean }> {
-    const early = this.#earlyHostEnds.get(pid);
-    this.#earlyHostEnds.delete(pid);
-    return early === undefined ? this.#wait(this.#hostPrograms, pid) : Promise.resolve(early);
+  /** Starts a host program by `start`, which resolves to its pid, and waits for its end from before that on. */
+  async startHost(start: () => Promise<number>): Promise<{ readonly pid: number; readonly ended: Promise<HostEnding> }> {
+    this.#startingHostPrograms++;
+    try {
+      const pid = await start();
+      const early = this.#earlyHostEnds.get(pid);
+      return { pid, ended: early === undefined ? this.#wait(this.#hostPrograms, pid) : Promise.resolve(early) };
+    } finally {
+      this.#startingHostPrograms--;
+      if (this.#startingHostPrograms === 0) this.#earlyHostEnds.clear();
+    }
   }
 
   #execEnded({ id, execId, status, timedOut, atNs }: RecordOfMessage<"exec-exit">): void {
@@ -94,8 +102,8 @@ export class ShimEvents {
     const ending = { ...readWaitStatus(status), timedOut: timedOut !== 0 };
     const waiter = this.#hostPrograms.get(pid);
     this.#hostPrograms.delete(pid);
-    if (waiter === undefined) this.#earlyHostEnds.set(pid, ending);
-    else waiter.resolve(ending);
+    if (waiter !== undefined) waiter.resolve(ending);
+    else if (this.#startingHostPrograms > 0) this.#earlyHostEnds.set(pid, ending);
   }
 
   #wait<K, T>(waiters: Map<K, Waiter<T>>, key: K): Promise<T> {

@@ -28,6 +28,8 @@ export class ProcessHandle implements Disposable {
     this.identity = identity;
     this.#pidfd = pidfd;
     this.ended = ended;
+    /* It rejects only where the wait could not begin (no descriptors); whoever awaits it learns that. */
+    ended.catch(() => {});
   }
 
   /** Takes the pidfd of a child that was just started. */

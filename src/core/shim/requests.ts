@@ -68,7 +68,11 @@ export interface HostProgram {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface HostEnding extends Ending {
+  readonly timedOut: boolean;
+}
+
 export interface RunningHostProgram {
   readonly pid: number;
-  readonly ended: Promise<Ending & { readonly timedOut: boolean }>;
+  readonly ended: Promise<HostEnding>;
 }

@@ -178,15 +178,16 @@ export class Shim {
 
   async spawnHost(program: HostProgram): Promise<RunningHostProgram> {
     const { argv, env, cwd, deadlineMs } = program;
-    const reply = await this.#ask("ok", {
-      ...pick(program),
-      name: "spawn-host",
-      record: { argv, env, cwd, deadlineMs },
-      deadlineMs: answerMs,
-      what: `host program ${JSON.stringify(argv[0])}`,
+    return await this.#events.startHost(async () => {
+      const reply = await this.#ask("ok", {
+        ...pick(program),
+        name: "spawn-host",
+        record: { argv, env, cwd, deadlineMs },
+        deadlineMs: answerMs,
+        what: `host program ${JSON.stringify(argv[0])}`,
+      });
+      return Number(reply.record.value);
     });
-    const pid = Number(reply.record.value);
-    return { pid, ended: this.#events.awaitHost(pid) };
   }
 
   async resize(id: string, execId: string, rows: number, cols: number): Promise<void> {

@@ -54,6 +54,13 @@ describe("seccompCompile", () => {
     expect(runSeccompFilter(program, { nr: 600, arch: native })).toBe(returned.eperm);
   });
 
+  it("leaves ENOSYS out of a profile that only forbids", async () => {
+    for (const defaultAction of [allow, seccompAction.log, seccompAction.trace | 5]) {
+      const program = await compile([rule("ptrace", eperm)], { defaultAction });
+      expect(runSeccompFilter(program, { nr: 600, arch: native })).toBe(defaultAction);
+    }
+  });
+
   it("passes a tracer's skipped call (-1) on to the filter", async () => {
     const program = await compile([rule("read")]);
     expect(runSeccompFilter(program, { nr: -1, arch: native })).not.toBe(returned.enosys);

@@ -1,4 +1,6 @@
-import { closeSync, openSync, readlinkSync } from "node:fs";
+import { once } from "node:events";
+import { closeSync, openSync, readlinkSync, writeSync } from "node:fs";
+import { Worker } from "node:worker_threads";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { addon, errnoOf, isErrno } from "../../../src/native/addon.ts";
 import { openFlag } from "../../../src/native/constants.ts";
@@ -169,6 +171,30 @@ describe("a seqpacket connection", () => {
     expect(failure("x".repeat(120))).toBe(36);
     expect(openDescriptors()).toEqual(before);
     closeSync(directory);
+  });
+});
+
+describe("a worker thread that ends", () => {
+  it("closes what it watched, and the process goes on", async () => {
+    const script = `
+      const { parentPort, workerData } = await import("node:worker_threads");
+      const { addon } = await import(workerData.addon);
+      addon.seqpacketConnect(workerData.directoryFd, "shim.sock", () => {}, () => {});
+      addon.readPipe(workerData.readEnd, () => {}, () => {});
+      addon.waitGone(addon.pidfdOpen(process.ppid));
+      parentPort.postMessage("watching");
+    `;
+    const directoryFd = openSync(peer.directory, openFlag.path);
+    const [readEnd, writeEnd] = addon.pipe(0);
+    const workerData = { addon: new URL("../../../src/native/addon.ts", import.meta.url).href, directoryFd, readEnd };
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), { workerData });
+    await once(worker, "message");
+    await peer.next("accepted");
+    await worker.terminate();
+    await peer.next("closed");
+    expect(() => writeSync(writeEnd, "x")).toThrow(/EPIPE/);
+    closeSync(writeEnd);
+    closeSync(directoryFd);
   });
 });
 
