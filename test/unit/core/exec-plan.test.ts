@@ -1,0 +1,52 @@
+import { describe, expect, it } from "vitest";
+import { type ExecPlanInput, planExec } from "../../../src/core/exec-plan.ts";
+import { noSlot, nsKind } from "../../../src/core/plan-schema.ts";
+import { names, plainPod, position, process, settings, userPod } from "./plan-fixtures.ts";
+
+const input: ExecPlanInput = {
+  containerId: "c1",
+  process,
+  pod: plainPod,
+  cgroupNamespace: "private",
+  hostPid: false,
+  cgroupTasks: ["/sys/fs/cgroup/pids/c1/tasks"],
+  settings,
+  hasStdin: false,
+};
+const shared = nsKind.mnt | nsKind.net | nsKind.ipc | nsKind.uts;
+
+describe("plan of an exec", () => {
+  const plan = planExec(input);
+
+  it("joins the cgroup while it sees the host's paths, then all namespaces of init at once", () => {
+    expect(names(plan).slice(0, 4)).toEqual(["clean-start", "cgroup-attach", "oom-score-adj", "join-process"]);
+    expect(plan[3]).toEqual({ op: "join-process", slot: 3, kinds: shared | nsKind.cgroup | nsKind.pid });
+  });
+
+  it("becomes visible to the container only when it is confined", () => {
+    expect(names(plan).slice(-2)).toEqual(["fork", "exec"]);
+    for (const op of ["seccomp", "bounding-caps", "user", "caps"] as const) {
+      expect(position(plan, { op })).toBeLessThan(position(plan, { op: "fork" }));
+    }
+  });
+
+  it("takes stdin from the container's null device unless there is one", () => {
+    expect(plan).toContainEqual({ op: "stdio", stdin: noSlot, stdout: 1, stderr: 2 });
+    expect(planExec({ ...input, hasStdin: true })).toContainEqual({ op: "stdio", stdin: 0, stdout: 1, stderr: 2 });
+  });
+
+  it("joins a user namespace only where there is one: joining one's own is refused", () => {
+    const kindsOf = (changes: Partial<ExecPlanInput>) => {
+      const op = planExec({ ...input, ...changes }).find((item) => item.op === "join-process");
+      return op !== undefined && "kinds" in op ? op.kinds : 0;
+    };
+    expect(kindsOf({}) & nsKind.user).toBe(0);
+    expect(kindsOf({ pod: userPod }) & nsKind.user).toBe(nsKind.user);
+    expect(kindsOf({ cgroupNamespace: "host" }) & nsKind.cgroup).toBe(0);
+    expect(kindsOf({ hostPid: true }) & nsKind.pid).toBe(0);
+  });
+
+  it("does not fork where there is no PID namespace to enter", () => {
+    expect(names(planExec({ ...input, hostPid: true }))).not.toContain("fork");
+  });
+});
