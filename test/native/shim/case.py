@@ -92,6 +92,7 @@ class ShimCase(unittest.TestCase):
         path = tempfile.mkdtemp(prefix="caisson-shim-", dir=root)
 
         def remove():
+            self.shim.stop()
             for below, _, _ in os.walk(path, topdown=False):
                 for _ in range(200):
                     try:

@@ -279,6 +279,7 @@ class Shim:
     """A running shim in a temporary directory; `path` is the pod's directory."""
 
     def __init__(self, binary, env=None, directory=None, image=None):
+        self.stopped = False
         self.own = directory is None
         self.path = directory or tempfile.mkdtemp(prefix="caisson-shim-test-")
         self.image = image if image is not None else sealed(binary)
@@ -319,6 +320,9 @@ class Shim:
         return [int(pid) for pid in open(f"/proc/{self.pid}/task/{self.pid}/children").read().split()]
 
     def stop(self):
+        if self.stopped:
+            return
+        self.stopped = True
         try:
             client = self.client()
             client.send("shutdown")
