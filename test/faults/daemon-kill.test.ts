@@ -58,6 +58,8 @@ describe.each(allSteps)("kill -9 of the daemon at %s", (name) => {
       `${node.daemon.base}/state/pods`,
       `${node.daemon.base}/state/containers`,
       `${node.daemon.base}/root/containers`,
+      `${node.daemon.base}/root/layers`,
+      `${node.daemon.base}/root/images`,
       "/tmp/caissonf0-ipam/caissonf0",
     ];
     const before = takeInventory({ directories });
