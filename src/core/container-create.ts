@@ -2,6 +2,7 @@
 import { mkdir, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path/posix";
 import { RuntimeError } from "../lib/errors.ts";
+import { addon } from "../native/addon.ts";
 import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
 import { deviceNodes } from "./device/default-devices.ts";
 import { applyDeviceRules } from "./device/device-cgroup.ts";
@@ -11,16 +12,16 @@ import { IdmapNamespaces } from "./idmap-namespaces.ts";
 import type { OciSpec } from "./oci.ts";
 import { openProcess } from "./open-process.ts";
 import type { PodTools } from "./pod-tools.ts";
+import { copyProcOf, podProcPath, procTakesPidns } from "./proc-source.ts";
 import { processSettings } from "./process/process-settings.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
+import type { ProcSource } from "./rootfs/mount-plan.ts";
 import type { ContainerSpec, PodSpec, ProcessIdentity, Rootfs } from "./runtime.ts";
 import { createFlag } from "./shim/messages.ts";
 import type { Shim } from "./shim/shim.ts";
 
 /** Bounds everything up to the parked init; a copy of image volumes is the longest part. */
 const parkDeadlineMs = 120_000;
-/** Bit of the shim's features: it does without newer system calls. */
-const restricted = 1;
 
 export interface CreateInput {
   readonly tools: PodTools;
@@ -65,13 +66,13 @@ export function cgroupsPathOf(oci: OciSpec): string {
 async function forkInit(input: CreateInput, cgroupsPath: string): Promise<ProcessIdentity> {
   const { tools, shim, spec, pod, rootfs, signal } = input;
   using idmaps = new IdmapNamespaces(pod, shim, signal);
-  const fds = [rootfs.fd];
   using target = input.target === undefined ? undefined : openProcess(input.target);
-  if (target !== undefined) fds.push(target.fd);
-  const firstFree = createSlot.root + fds.length;
-  const idmapSlots = await idmaps.prepare(spec.oci.mounts, firstFree);
+  using proc = await procFor(input, target?.fd);
+  const fds = [rootfs.fd, target?.fd, proc.fd].filter((fd) => fd !== undefined);
+  const idmapSlots = await idmaps.prepare(spec.oci.mounts, createSlot.root + fds.length);
   fds.push(...idmaps.fds);
-  const planned = await makePlan(input, cgroupsPath, { idmapSlots, receivedSlots: createSlot.root + fds.length });
+  const receivedSlots = createSlot.root + fds.length;
+  const planned = await makePlan(input, cgroupsPath, { proc: proc.source, idmapSlots, receivedSlots });
   const use = tools.cgroups.use(cgroupsPath);
   return await shim.create({
     id: spec.id,
@@ -89,13 +90,29 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
   });
 }
 
+interface ProcForContainer extends Disposable {
+  readonly source: ProcSource;
+  /** Travels with the request behind the target's pidfd. */
+  readonly fd: number | undefined;
+}
+
+async function procFor({ tools, shim, pod, spec, signal }: CreateInput, targetFd: number | undefined): Promise<ProcForContainer> {
+  const none = { fd: undefined, [Symbol.dispose]: () => {} };
+  const joins = spec.pidNamespace.kind === "pod" || targetFd !== undefined;
+  if (!joins || procTakesPidns(tools, shim)) return { source: { kind: "fresh" }, ...none };
+  if (targetFd === undefined) return { source: { kind: "tree", hostPath: podProcPath(pod.runDir) }, ...none };
+  const fd = await copyProcOf(shim, targetFd, signal);
+  return { source: { kind: "slot", slot: createSlot.target + 1 }, fd, [Symbol.dispose]: () => addon.close(fd) };
+}
+
 interface Slots {
+  readonly proc: ProcSource;
   readonly idmapSlots: ReturnType<IdmapNamespaces["slotFor"]>;
   readonly receivedSlots: number;
 }
 
 async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): Promise<ContainerPlan> {
-  const { tools, shim, spec, pod } = input;
+  const { tools, spec, pod } = input;
   const { oci } = spec;
   const profile = oci.linux.seccomp;
   const [attachPath, devices, seccomp] = await Promise.all([
@@ -117,7 +134,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     links: tools.links,
     volumes: spec.volumes,
     stdin: spec.stdin,
-    procTakesPidns: tools.procTakesPidns && (shim.features & restricted) === 0,
+    proc: slots.proc,
     idmapSlot: slots.idmapSlots,
     receivedSlots: slots.receivedSlots,
   });

@@ -11,6 +11,7 @@ import { noSlot, nsKind, podPin } from "./plan-schema.ts";
 import { PlanSlots } from "./plan-slots.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "./process/process-plan.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
+import type { ProcSource } from "./rootfs/mount-plan.ts";
 import { planRootfs } from "./rootfs/rootfs-plan.ts";
 import type { PidNamespace } from "./runtime.ts";
 
@@ -33,8 +34,7 @@ export interface ContainerPlanInput {
   readonly links: readonly { readonly path: string; readonly target: string }[];
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
   readonly stdin: boolean;
-  /** procfs can be mounted for a PID namespace that the process has joined but is not in yet (Linux 6.17). */
-  readonly procTakesPidns: boolean;
+  readonly proc: ProcSource;
   /** Slot of the user namespace for an id-mapped mount, beyond the pod's own. */
   readonly idmapSlot: (mount: OciMount) => number | undefined;
   /** Descriptors that come with the request, stdio included. */
@@ -57,6 +57,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
     inUserNamespace,
     idmapSlot: input.idmapSlot,
     cgroup: input.cgroupMount,
+    proc: input.proc,
     slots: new PlanSlots(input.receivedSlots),
     rootSlot: createSlot.root,
     attachPath: input.attachPath,
@@ -109,7 +110,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
 interface PidPlan {
   /** Kind to create, or 0. */
   readonly newKind: number;
-  /** Joins and, where procfs needs it, enters. */
+  /** Joins; a namespace of its own is entered as well. */
   readonly enter: readonly Op[];
   /** Enters a shared namespace when nothing is left that a sibling could take over. */
   readonly leave: readonly Op[];
@@ -125,10 +126,8 @@ function pidPlan(input: ContainerPlanInput): PidPlan {
     kind === "pod"
       ? { op: "join-ns", slot: podPin.pid, kind: nsKind.pid }
       : { op: "join-process", slot: createSlot.target, kinds: nsKind.pid };
-  // A sibling with CAP_SYS_PTRACE sees whoever is in the namespace: enter it fully confined, if procfs can do without.
-  return input.procTakesPidns
-    ? { newKind: 0, enter: [join], leave: [{ op: "fork" }] }
-    : { newKind: 0, enter: [join, { op: "fork" }], leave: [] };
+  // A sibling with CAP_SYS_PTRACE sees whoever is in the namespace: it is entered fully confined (CVE-2016-9962).
+  return { newKind: 0, enter: [join], leave: [{ op: "fork" }] };
 }
 
 /** What only the host's root can do for a process that is about to lose that power. */

@@ -107,6 +107,7 @@ export class HostRuntime implements Runtime {
     const pod = await this.#startShim(spec, signal);
     undo.push("shim", (undoSignal) => pod.destroy(undoSignal));
     for (const step of await this.#setUpSteps(spec)) await pod.run(step, "namespaces", signal);
+    if (spec.pid === "pod") await pod.startReaper(signal);
     undo.commit();
     return pod;
   }

@@ -1,12 +1,10 @@
 /** The plan of a container as it would be made on this machine, for people: nothing is started, made or opened. */
 import { access } from "node:fs/promises";
-import { release } from "node:os";
 import { RuntimeError } from "../lib/errors.ts";
 import { Cgroups } from "./cgroup/cgroups.ts";
 import { createSlot, planContainer } from "./container-plan.ts";
 import { deviceLinks, deviceNodes } from "./device/default-devices.ts";
 import { joinedKinds } from "./final-spec.ts";
-import { kernelAtLeast } from "./host-runtime.ts";
 import type { PodShape } from "./namespace/pod-shape.ts";
 import type { OciMount, OciNamespace, OciSpec } from "./oci.ts";
 import type { Plan } from "./plan.ts";
@@ -83,7 +81,7 @@ async function makePlan(id: string, oci: OciSpec): Promise<Plan> {
     links: hasKcore ? [...deviceLinks, { path: "/dev/core", target: "/proc/kcore" }] : deviceLinks,
     volumes: [],
     stdin: false,
-    procTakesPidns: kernelAtLeast(release(), 6, 17),
+    proc: { kind: "fresh" },
     idmapSlot: slotOf,
     receivedSlots: createSlot.root + 1 + count,
   }).plan;

@@ -4,6 +4,7 @@ import { join } from "node:path/posix";
 import { errnoName } from "../lib/errors.ts";
 import { addon, isErrno } from "../native/addon.ts";
 import { unmountFlag } from "../native/constants.ts";
+import { podProcPath } from "./proc-source.ts";
 import type { PodSpec } from "./runtime.ts";
 
 export function shmPathOf(runDir: string): string {
@@ -12,6 +13,7 @@ export function shmPathOf(runDir: string): string {
 
 export async function removePodRemains(spec: PodSpec): Promise<void> {
   unmountAll(shmPathOf(spec.runDir));
+  unmountAll(podProcPath(spec.runDir));
   if (spec.netnsPath !== null) {
     unmountAll(spec.netnsPath);
     await removeFile(spec.netnsPath);

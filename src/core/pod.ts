@@ -1,16 +1,19 @@
 /** A pod on this host, through its shim. */
 import { readdirSync, readlinkSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { codeOf, RuntimeError } from "../lib/errors.ts";
+import { addon } from "../native/addon.ts";
 import { cgroupsPathOf, createContainer, removeAttachPoint } from "./container-create.ts";
 import { execInContainer } from "./container-exec.ts";
 import { exitOf, stateOf } from "./container-exit.ts";
 import { HostRootfs } from "./host-rootfs.ts";
-import { planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
+import { planAttach, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
 import type { OciSpec } from "./oci.ts";
 import { podPin } from "./plan-schema.ts";
 import { removePodRemains } from "./pod-remains.ts";
 import type { PodTools } from "./pod-tools.ts";
+import { podProcPath, procTakesPidns } from "./proc-source.ts";
 import { planOverlay } from "./rootfs/overlay-plan.ts";
 import { prepareWritableLayer } from "./rootfs/writable-layer.ts";
 import type {
@@ -90,9 +93,23 @@ export class HostPod implements Pod {
     return this.#paths;
   }
 
-  /** Runs a step of the pod's own set-up. */
-  async run(step: RunStep, what: string, signal: AbortSignal): Promise<void> {
-    await this.#shim().run({ ...step, deadlineMs: runDeadlineMs, what: `${what} of pod ${this.id}`, signal });
+  /** Runs a step of the pod's own set-up; descriptors that it sends back are the caller's. */
+  async run(step: RunStep, what: string, signal: AbortSignal, fds: readonly number[] = []): Promise<readonly number[]> {
+    const request = { ...step, fds, deadlineMs: runDeadlineMs, what: `${what} of pod ${this.id}`, signal };
+    return (await this.#shim().run(request)).fds;
+  }
+
+  /** Starts process 1 of the pod's PID namespace. */
+  async startReaper(signal: AbortSignal): Promise<void> {
+    const fds = await this.run(planReaper(this.#spec, !procTakesPidns(this.#tools, this.#shim())), "PID namespace", signal);
+    const path = podProcPath(this.#spec.runDir);
+    try {
+      if (fds.length === 0) return;
+      await mkdir(path, { mode: 0o700 });
+      await this.run(planAttach(path), "procfs", signal, fds);
+    } finally {
+      for (const fd of fds) addon.close(fd);
+    }
   }
 
   async applySysctls(sysctls: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void> {

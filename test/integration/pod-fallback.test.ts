@@ -45,4 +45,14 @@ describe("on an old kernel", () => {
     await pod.signal(made.id, 9, "all");
     expect(await Promise.race([exits(made.id), again(made.id)])).toMatchObject({ signal: 9 });
   });
+
+  it("shows a target's processes to the container that joins it", async () => {
+    const { pod, spec } = await node.pod();
+    const target = await node.run(pod, spec, { process: { args: ["sleep", "4321"] } });
+    const { log } = await node.output(pod, spec, "ps; cat /proc/keys | wc -c", {
+      spec: { pidNamespace: { kind: "target", containerId: target.id } },
+    });
+    expect(log).toContain("sleep 4321");
+    expect(log).toMatch(/^0$/m);
+  });
 });

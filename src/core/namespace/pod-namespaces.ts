@@ -3,11 +3,13 @@
  * network namespace is also bound to a file for CNI plugins. With a user namespace that one comes first, so that it owns the others.
  */
 import type { Op, Plan } from "../plan.ts";
-import { nsKind, podPin } from "../plan-schema.ts";
+import { nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
 import { mapText } from "./id-map.ts";
 import { type PodShape, sharedNamespaces } from "./pod-shape.ts";
 
 const sigkill = 9;
+/** MOUNT_ATTR_NOSUID, NODEV, NOEXEC. */
+const hardened = 2 | 4 | 8;
 
 /** One `run` of the shim: kinds that the child is born with, and what it does. */
 export interface RunStep {
@@ -20,7 +22,7 @@ export interface PodNamespacesInput extends PodShape {
   readonly netnsPath: string | null;
 }
 
-/** In this order. Empty for a pod that has nothing of its own. */
+/** In this order, without the PID namespace. Empty for a pod that has nothing of its own. */
 export function planPodNamespaces(pod: PodNamespacesInput): readonly RunStep[] {
   const made = sharedNamespaces(pod);
   const kinds = made.reduce((bits, { kind }) => bits | kind, 0);
@@ -42,7 +44,6 @@ export function planPodNamespaces(pod: PodNamespacesInput): readonly RunStep[] {
       pod.netnsPath !== null && pod.network === "new" ? [{ op: "bind-own-ns", kind: nsKind.net, path: pod.netnsPath }] : [];
     steps.push({ cloneKinds: kinds, plan: [...settings(pod), ...pins(pod), ...bound] });
   }
-  if (pod.pid === "pod") steps.push(reaperStep(pod));
   return steps;
 }
 
@@ -64,8 +65,35 @@ function pins(pod: PodShape): readonly Op[] {
   ]);
 }
 
-/** Process 1 of a shared PID namespace. It joins what the containers have, so that it stands in no namespace of the host. */
-function reaperStep(pod: PodShape): RunStep {
+/** Before any container could trace this process. */
+function planProc(): readonly Op[] {
+  return [
+    { op: "fsmount", out: 1, type: "proc", source: "proc", options: [], attrs: hardened },
+    { op: "export", slot: 1 },
+  ];
+}
+
+/** Puts the mount that came with the request at a host path. */
+export function planAttach(hostPath: string): RunStep {
+  return { cloneKinds: 0, plan: [{ op: "attach-host", slot: 0, path: hostPath }] };
+}
+
+/** What a process sees at /proc in the mount namespace of the process in slot 0, as a copy without what is mounted over its parts. */
+export function planProcOfProcess(): RunStep {
+  return {
+    cloneKinds: 0,
+    plan: [
+      { op: "join-process", slot: 0, kinds: nsKind.mnt },
+      { op: "open-tree", out: 1, path: "/proc", flags: openTreeFlag.clone | openTreeFlag.inRoot | openTreeFlag.noFollow },
+      { op: "export", slot: 1 },
+    ],
+  };
+}
+
+/**
+ * Process 1 of a shared PID namespace. With `withProc` a procfs of the namespace is sent back, for containers on kernels where only a
+ * process inside can mount one. The reaper joins what the containers have, so that it stands in no namespace of the host. */
+export function planReaper(pod: PodShape, withProc: boolean): RunStep {
   const user: readonly Op[] = pod.user === null ? [] : [{ op: "join-ns", slot: podPin.user, kind: nsKind.user }];
   return {
     cloneKinds: 0,
@@ -79,6 +107,7 @@ function reaperStep(pod: PodShape): RunStep {
       { op: "fork" },
       { op: "open-own-ns", out: 0, kind: nsKind.pid },
       { op: "pin", slot: 0, pin: podPin.pid },
+      ...(withProc ? planProc() : []),
       { op: "reaper" },
     ],
   };
@@ -105,7 +134,6 @@ export interface ShmInput {
 
 /** The pod's one /dev/shm, on the host's side so that it survives every container. */
 export function planShm(shm: ShmInput): RunStep {
-  const attrs = 2 | 4 | 8; // MOUNT_ATTR_NOSUID | NODEV | NOEXEC
   const options = [
     "mode=1777",
     `size=${shm.bytes}`,
@@ -114,7 +142,7 @@ export function planShm(shm: ShmInput): RunStep {
   return {
     cloneKinds: 0,
     plan: [
-      { op: "fsmount", out: 0, type: "tmpfs", source: "shm", options, attrs },
+      { op: "fsmount", out: 0, type: "tmpfs", source: "shm", options, attrs: hardened },
       { op: "attach-host", slot: 0, path: shm.hostPath },
     ],
   };

@@ -11,6 +11,16 @@ import { type CgroupMountSource, planCgroupMount } from "./cgroup-mount.ts";
 import { mountAttr, propagation } from "./mount-flags.ts";
 import { changesAttrs, type MountOptions, parseMountOptions } from "./mount-options.ts";
 
+/**
+ * Where a container's procfs comes from. fresh: mounted by the container's own plan. tree, slot: of a PID namespace that the process
+ * will enter last, on kernels (before 6.17) where only a process inside can mount it: a copy of one that was mounted when nobody who
+ * could trace that process was there yet.
+ */
+export type ProcSource =
+  | { readonly kind: "fresh" }
+  | { readonly kind: "tree"; readonly hostPath: string }
+  | { readonly kind: "slot"; readonly slot: number };
+
 export interface MountsInput {
   readonly mounts: readonly OciMount[];
   /** Everything from the host must then be opened in the initial user namespace, before the container's own is joined. */
@@ -18,6 +28,7 @@ export interface MountsInput {
   /** Slot of the user namespace for id-mapped mounts, by the mount: undefined when none fits. */
   readonly idmapSlot: (mount: OciMount) => number | undefined;
   readonly cgroup: CgroupMountSource;
+  readonly proc: ProcSource;
   readonly slots: PlanSlots;
 }
 
@@ -32,6 +43,8 @@ export interface PlannedMounts {
 
 /** Beyond this many sources private ones are opened only when they are attached, so that slots suffice for any number. */
 const leastFreeSlots = 12;
+/** An image's symlink at /proc or /sys would put the tree, and later the LSM label, somewhere else (CVE-2019-19921). */
+const ordinaryDirectory = attachFlag.create | attachFlag.fresh;
 /** Makes a missing target; procfs paths only as the over-mount rule allows (security: CVE-2019-16884, CVE-2021-30465). */
 const bindTarget = attachFlag.create | attachFlag.procRule;
 
@@ -52,6 +65,10 @@ export function planMounts(input: MountsInput): PlannedMounts {
       open.push(...planned.open);
       attach.push(...planned.attach);
       seal.push(...planned.seal);
+    } else if (mount.type === "proc" && input.proc.kind !== "fresh") {
+      const slot = input.proc.kind === "slot" ? input.proc.slot : input.slots.take();
+      open.push(...openProc(input.proc, slot, options));
+      attach.push({ op: "attach", slot, path: mount.destination, flags: ordinaryDirectory });
     } else {
       attach.push(...planFilesystem(mount, options, scratch));
       if (sealedLater(mount, options))
@@ -88,6 +105,12 @@ function openBind(mount: OciMount, options: MountOptions, slot: number, input: M
   return ops;
 }
 
+function openProc(source: ProcSource, slot: number, options: MountOptions): readonly Op[] {
+  const opened: readonly Op[] =
+    source.kind === "tree" ? [{ op: "open-tree", out: slot, path: source.hostPath, flags: openTreeFlag.clone }] : [];
+  return [...opened, mountAttrOp(slot, options.attrs, propagation.private, false, noSlot)];
+}
+
 function mountAttrOp(slot: number, attrs: { set: number; clear: number }, type: number, recursive: boolean, userns: number): Op {
   return { op: "mount-attr", slot, set: attrs.set, clear: attrs.clear, propagation: type, recursive: recursive ? 1 : 0, userns };
 }
@@ -104,12 +127,11 @@ function planFilesystem(mount: OciMount, options: MountOptions, slot: number): r
     ops.push(mountAttrOp(slot, { set: 0, clear: 0 }, kind, recursive, noSlot));
   }
   if (options.copyUp) ops.push({ op: "copy-tree", path: mount.destination, into: slot });
-  // An image's symlink at /proc or /sys would put the tree, and later the LSM label, somewhere else (CVE-2019-19921).
   ops.push({
     op: "attach",
     slot,
     path: mount.destination,
-    flags: kernelTree ? attachFlag.create | attachFlag.fresh : bindTarget,
+    flags: kernelTree ? ordinaryDirectory : bindTarget,
   });
   return ops;
 }

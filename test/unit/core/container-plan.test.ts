@@ -197,11 +197,25 @@ describe("plan of a container in a shared PID namespace", () => {
     expect(plan[position(plan, { op: "fork" }) + 1]).toEqual({ op: "park" });
   });
 
-  it("enters early where the kernel can mount procfs only from inside", () => {
-    const input = containerInput({ pidNamespace: { kind: "pod" }, procTakesPidns: false });
-    const { plan } = planContainer(input);
-    expect(plan[position(plan, { op: "join-ns", slot: podPin.pid }) + 1]).toEqual({ op: "fork" });
-    inOrder(plan, { op: "fork" }, { op: "fsmount", type: "proc" });
+  it("takes a copy of the pod's procfs where the kernel can mount one only from inside", () => {
+    const proc = { kind: "tree", hostPath: "/run/p/proc" } as const;
+    const { plan } = planContainer(containerInput({ pidNamespace: { kind: "pod" }, proc }));
+    expect(all(plan, "fsmount").map(({ type }) => type)).not.toContain("proc");
+    inOrder(
+      plan,
+      { op: "open-tree", path: "/run/p/proc" },
+      { op: "root-propagation" },
+      { op: "attach", path: "/proc" },
+      { op: "fork" },
+    );
+    expect(all(plan, "attach").find(({ path }) => path === "/proc")?.flags).toBe(attachFlag.create | attachFlag.fresh);
+  });
+
+  it("takes a procfs that came with the request", () => {
+    const proc = { kind: "slot", slot: 5 } as const;
+    const target = { kind: "target", containerId: "t" } as const;
+    const { plan } = planContainer(containerInput({ pidNamespace: target, proc, receivedSlots: 6 }));
+    expect(plan).toContainEqual({ op: "attach", slot: 5, path: "/proc", flags: attachFlag.create | attachFlag.fresh });
   });
 
   it("joins a target by its process, not by a path that another process could take over", () => {

@@ -67,7 +67,7 @@ export function containerInput(changes: Partial<ContainerPlanInput> = {}): Conta
     links: deviceLinks,
     volumes: [],
     stdin: false,
-    procTakesPidns: true,
+    proc: { kind: "fresh" },
     idmapSlot: () => undefined,
     receivedSlots: 4,
     ...changes,

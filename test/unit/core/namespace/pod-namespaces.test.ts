@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { mapText, toHostId } from "../../../../src/core/namespace/id-map.ts";
-import { planPodNamespaces, planShm, planSysctls } from "../../../../src/core/namespace/pod-namespaces.ts";
+import { planPodNamespaces, planReaper, planShm, planSysctls } from "../../../../src/core/namespace/pod-namespaces.ts";
 import { nsKind, podPin } from "../../../../src/core/plan-schema.ts";
 import { names, plainPod, position, userPod } from "../plan-fixtures.ts";
 
@@ -44,11 +44,16 @@ describe("namespaces of a pod", () => {
   });
 
   it("have a reaper as process 1 of a shared PID namespace, which ends with the shim", () => {
-    const step = planPodNamespaces({ ...pod, pid: "pod" }).at(-1);
-    const plan = step?.plan ?? [];
+    const { plan } = planReaper({ ...pod, pid: "pod" }, false);
     expect(plan[0]).toEqual({ op: "parent-death-signal", signal: 9 });
     expect(names(plan).slice(-4)).toEqual(["fork", "open-own-ns", "pin", "reaper"]);
     expect(position(plan, { op: "new-ns" })).toBeGreaterThan(position(plan, { op: "join-ns", slot: podPin.uts }));
+  });
+
+  it("lend a procfs that was mounted before there was anybody to trace the one who mounts it", () => {
+    const { plan } = planReaper({ ...pod, pid: "pod" }, true);
+    expect(names(plan).slice(-4)).toEqual(["pin", "fsmount", "export", "reaper"]);
+    expect(position(plan, { op: "fsmount", type: "proc" })).toBeGreaterThan(position(plan, { op: "fork" }));
   });
 
   it("take sysctls without leaving the initial user namespace", () => {
