@@ -22,6 +22,7 @@
  * forked. One byte more than allowed shows a packet that is too long.
  */
 static uint8_t *inbox;
+static int spare;
 
 static void inbox_empty(void)
 {
@@ -204,6 +205,13 @@ static void client_arrived(struct watch *watch, uint32_t events)
 
 	(void)events;
 	autoclose int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		/* A client that is never accepted would wake the loop for ever: it is turned away by the descriptor kept for that. */
+		close(spare);
+		close(accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC));
+		spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		return;
+	}
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.uid != 0)
 		return;
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) < 0)
@@ -230,6 +238,7 @@ COLD int listen_start(int inherited)
 	inbox = child_pages_alloc(PACKET_LIMIT + 4096);
 	if (inbox == NULL)
 		return -ENOMEM;
+	spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	watch = (struct watch){ .fd = inherited, .ready = client_arrived };
 	if (inherited < 0) {
 		watch.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -533,6 +533,7 @@ void containers_deadlines(int64_t now)
 			/* What is left waits for a file system; the caller need not. */
 			if (container->waiter_type != 0)
 				container_answer(container, -1, NULL);
+			container_deadline(container, now + FORGET_MS);
 			container_free_when_idle(container);
 		} else if (container->oom.recheck) {
 			oom_deadline(container, now);

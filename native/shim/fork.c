@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,6 +17,19 @@
 struct clone3_args {
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
 };
+
+static struct rlimit given;
+
+void nofile_raise(void)
+{
+	getrlimit(RLIMIT_NOFILE, &given);
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ given.rlim_max, given.rlim_max });
+}
+
+void nofile_restore(void)
+{
+	setrlimit(RLIMIT_NOFILE, &given);
+}
 
 static long clone3(uint32_t kinds, int cgroup, int *pidfd)
 {
@@ -62,11 +76,13 @@ int fork_child(uint32_t kinds, const char *cgroup, int *pidfd)
 			return -errno;
 	}
 	long pid = clone3(kinds, directory, pidfd);
-	if (pid != -ENOSYS && pid != -E2BIG)
-		return (int)pid;
-	pid = clone_old(kinds, pidfd);
-	if (pid == 0 && directory >= 0 && join_cgroup(directory) < 0)
-		_exit(125);
+	if (pid == -ENOSYS || pid == -E2BIG) {
+		pid = clone_old(kinds, pidfd);
+		if (pid == 0 && directory >= 0 && join_cgroup(directory) < 0)
+			_exit(125);
+	}
+	if (pid == 0)
+		nofile_restore();
 	return (int)pid;
 }
 

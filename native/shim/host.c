@@ -35,6 +35,9 @@ _Noreturn static void program_child(struct program *program)
 	close_all_but(keep, 4);
 	setsid();
 	umask(022);
+	/* Only the shim itself is protected. */
+	int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	(void)!write(oom, "0", 1);
 	for (int signal = 1; signal <= 64; signal++)
 		k_signal(signal, 0);
 	k_signal_mask(0);

@@ -263,9 +263,10 @@ static void open_file(struct log *log)
 	log->file = fd;
 }
 
-static void log_run(struct work *work, uint32_t bits, uint8_t *buffer)
+static int log_run(struct work *work, uint32_t bits, uint8_t *buffer)
 {
 	struct log *log = container_of(work, struct log, work);
+	int ended = log->stream[0].at_end + log->stream[1].at_end;
 
 	if ((bits & (LOG_OPEN | LOG_REOPEN)) != 0)
 		open_file(log);
@@ -275,6 +276,8 @@ static void log_run(struct work *work, uint32_t bits, uint8_t *buffer)
 		if ((bits & LOG_FINISH) != 0)
 			stream_finish(log, &log->stream[i], buffer);
 	}
+	/* Lines that have simply been written are nobody else's business. */
+	return (bits & ~(uint32_t)(LOG_STDOUT | LOG_STDERR)) != 0 || log->stream[0].at_end + log->stream[1].at_end != ended;
 }
 
 static void stream_ready(struct watch *watch, uint32_t events)

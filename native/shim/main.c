@@ -276,6 +276,7 @@ COLD int main(int argc, char **argv)
 	leave_starter();
 	if (state < 0)
 		k_close_range(READY_FD + 1, ~0u);
+	nofile_raise();
 	state_start(pod_id);
 	signals_start();
 	if (writers_start() < 0)

@@ -66,7 +66,7 @@ static void remove_all(struct record *record)
 	record->file = -1;
 }
 
-static void record_run(struct work *work, uint32_t bits, uint8_t *buffer)
+static int record_run(struct work *work, uint32_t bits, uint8_t *buffer)
 {
 	struct record *record = container_of(work, struct record, work);
 
@@ -77,6 +77,7 @@ static void record_run(struct work *work, uint32_t bits, uint8_t *buffer)
 		record->error = write_out(record);
 	if ((bits & RECORD_REMOVE) != 0)
 		remove_all(record);
+	return 1;
 }
 
 void record_init(struct record *record, const char *id)

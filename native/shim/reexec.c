@@ -199,8 +199,10 @@ static int become(int image)
 	if (err == 0) {
 		char *argv[] = { "caisson-shim", "--pod", shim->pod_id, "--state", number, NULL };
 		fcntl(POD_DIR_FD, F_SETFD, 0);
+		nofile_restore();
 		syscall(SYS_execveat, image, "", argv, environ, K_AT_EMPTY_PATH);
 		err = -errno;
+		nofile_raise();
 		fcntl(POD_DIR_FD, F_SETFD, FD_CLOEXEC);
 	}
 	keeping = 0;
@@ -218,9 +220,9 @@ void reexec_continue(int64_t now)
 	}
 	int err = quiet ? become(shim->reexec_image) : -EBUSY;
 	/* Still here: the old image goes on. */
-	reply_failed(shim->reexec_client, shim->reexec_request, -err, PLAN_NO_OP, "the new image could not be executed");
 	close(shim->reexec_image);
 	shim->reexec_image = -1;
+	reply_failed(shim->reexec_client, shim->reexec_request, -err, PLAN_NO_OP, "the new image could not be executed");
 	shim->reexec_deadline = 0;
 	shim->reexec_client = NULL;
 }

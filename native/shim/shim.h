@@ -136,6 +136,9 @@ const char *message_signature(uint32_t type);
 
 /* Forks. Returns 0 in the child, the pid, or -errno. kinds: CLONE_NEW*; cgroup: a v2 directory or empty. */
 int fork_child(uint32_t kinds, const char *cgroup, int *pidfd);
+/* The shim needs more descriptors than its children are to be given: raised here, and put back in each child and before a re-exec. */
+void nofile_raise(void);
+void nofile_restore(void);
 /* In a child: closes all descriptors but 0 to 2 and these; -1 is skipped. Sorts the array. */
 void close_all_but(int *keep, unsigned count);
 _Noreturn void plan_child(const struct plan *plan, struct plan_env *env);
@@ -253,7 +256,8 @@ _Noreturn void kill_child(enum kill_mode mode, int signal, int sid, const struct
  */
 struct work {
 	struct work *next, *next_done;
-	void (*run)(struct work *work, uint32_t bits, uint8_t *buffer);
+	/* 1: the main thread has to hear of it. */
+	int (*run)(struct work *work, uint32_t bits, uint8_t *buffer);
 	void (*done)(struct work *work, uint32_t bits);
 	uint32_t pending, finished;
 	uint8_t queued, busy, announced;

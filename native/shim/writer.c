@@ -62,7 +62,7 @@ static struct work *dequeue(void)
 }
 
 /* Called with the lock held. */
-static void finish(struct work *work, uint32_t bits)
+static void finish(struct work *work, uint32_t bits, int tell)
 {
 	const uint64_t one = 1;
 
@@ -70,7 +70,7 @@ static void finish(struct work *work, uint32_t bits)
 	work->finished |= bits;
 	if (work->pending != 0)
 		enqueue(work);
-	if (work->announced)
+	if (!tell || work->announced)
 		return;
 	work->announced = 1;
 	work->next_done = NULL;
@@ -112,9 +112,9 @@ static void *writer_main(void *argument)
 		work->pending = 0;
 		work->busy = 1;
 		writers_unlock();
-		work->run(work, bits, buffer);
+		int tell = work->run(work, bits, buffer);
 		writers_lock();
-		finish(work, bits);
+		finish(work, bits, tell);
 	}
 	writers.threads--;
 	writers.busy_since[slot] = 0;

@@ -1,5 +1,5 @@
 """Starts the built shim and speaks its protocol: the tables come from the generated headers, so nothing is written down twice."""
-import array, fcntl, os, re, select, signal, socket, struct, subprocess, tempfile, time
+import array, fcntl, os, re, resource, select, signal, socket, struct, subprocess, tempfile, time
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../..")
 GEN = os.path.join(TOP, "native/common/gen")
@@ -278,7 +278,7 @@ class Client:
 class Shim:
     """A running shim in a temporary directory; `path` is the pod's directory."""
 
-    def __init__(self, binary, env=None, directory=None, image=None):
+    def __init__(self, binary, env=None, directory=None, image=None, soft_nofile=None):
         self.stopped = False
         self.own = directory is None
         self.path = directory or tempfile.mkdtemp(prefix="caisson-shim-test-")
@@ -292,6 +292,8 @@ class Shim:
             copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]
             for target, fd in enumerate(copies[:5]):
                 os.dup2(fd, target)
+            if soft_nofile is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft_nofile, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             # As the addon does: execveat of the image, which leaves "/dev/fd/N" as its name.
             os.execve(copies[5], ["caisson-shim", "--pod", POD], env or {})
         for fd in (ready_write, pod, null):

@@ -65,6 +65,20 @@ class Life(ShimCase):
         # The shell itself opens the directory for the pattern.
         self.assertEqual({text for _, _, text in self.texts(path)} - {b"3", b"10"}, {b"0", b"1", b"2"})
 
+    def test_children_get_the_descriptor_limit_that_the_shim_was_given(self):
+        import resource
+
+        given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lower = Shim(self.binary, soft_nofile=given // 2)
+        self.addCleanup(lower.stop)
+        client = lower.client()
+        limits = next(line.split() for line in open(f"/proc/{lower.pid}/limits") if line.startswith("Max open files"))
+        self.assertEqual((limits[3], limits[4]), (str(most), str(most)))
+        client.run_container("c", "/bin/sh", "-c", "ulimit -n; sleep 100", log=f"{lower.path}/log")
+        _, output = client.exec_output("c", "e", "/bin/sh", "-c", "ulimit -n")
+        self.assertEqual(output, f"{given // 2}\n")
+        self.assertEqual(self.texts(f"{lower.path}/log"), [("stdout", "F", str(given // 2).encode())])
+
     def test_a_parked_init_that_dies_is_an_exit_without_start(self):
         created = self.client.create("c", init_plan("/bin/true"))
         os.kill(created.pid, 9)
