@@ -87,18 +87,24 @@ export class ShimPod implements AsyncDisposable {
     for (const path of cgroups) mkdirSync(path, { recursive: true });
     const image = await loadShimImage(binary);
     const heard: { pod?: ShimPod } = {};
-    const { shim, process: child } = await startShim({
-      podId,
-      runDir,
-      image,
-      cgroup: { directory: cgroups[0] ?? null, taskFiles: cgroups.slice(1).map((path) => join(path, "tasks")) },
-      softNofile: null,
-      stderrFd: 2,
-      env,
-      listeners: { onExit: (exit) => heard.pod?.exits.push(exit), onLost: (error) => heard.pod?.lost.push(error) },
-    });
-    heard.pod = new ShimPod(scratch, image, cgroups, shim, child);
-    return heard.pod;
+    try {
+      const { shim, process: child } = await startShim({
+        podId,
+        runDir,
+        image,
+        cgroup: { directory: cgroups[0] ?? null, taskFiles: cgroups.slice(1).map((path) => join(path, "tasks")) },
+        softNofile: null,
+        stderrFd: 2,
+        env,
+        listeners: { onExit: (exit) => heard.pod?.exits.push(exit), onLost: (error) => heard.pod?.lost.push(error) },
+      });
+      heard.pod = new ShimPod(scratch, image, cgroups, shim, child);
+      return heard.pod;
+    } catch (error) {
+      image[Symbol.dispose]();
+      await removeAll(scratch, cgroups);
+      throw error;
+    }
   }
 
   /** As a daemon that comes back. */
@@ -210,16 +216,21 @@ export class ShimPod implements AsyncDisposable {
     await this.process.waitEnded();
     this.process[Symbol.dispose]();
     this.#image[Symbol.dispose]();
-    for (const path of this.#cgroups) await until(`removal of ${path}`, () => removeCgroup(path));
-    await until("unmount", () => {
-      try {
-        this.scratch[Symbol.dispose]();
-        return true;
-      } catch {
-        return false;
-      }
-    });
+    await removeAll(this.scratch, this.#cgroups);
   }
+}
+
+/** Processes that were just killed hold both for a moment. */
+async function removeAll(scratch: Scratch, cgroups: readonly string[]): Promise<void> {
+  for (const path of cgroups) await until(`removal of ${path}`, () => removeCgroup(path));
+  await until("unmount", () => {
+    try {
+      scratch[Symbol.dispose]();
+      return true;
+    } catch {
+      return false;
+    }
+  });
 }
 
 function removeCgroup(path: string): boolean {

@@ -55,13 +55,18 @@ describe("a pod's shim", () => {
     expect(cgroups).toContain(`0::/caisson-shimtest-${process.pid}`);
     if (cgroup1 !== undefined) expect(cgroups).toContain(`pids:/caisson-shimtest-${process.pid}`);
     expect(readlinkSync(`/proc/${pid}/exe`)).toMatch(/memfd:caisson-shim/);
-    expect(readFileSync(`/proc/${pid}/limits`, "utf8")).toMatch(/Max open files\s+1024\s/);
     const [, , , session] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
     expect(Number(session)).toBe(pid);
     expect(readFileSync(`/proc/${pid}/cmdline`, "utf8")).toBe(`caisson-shim\0--pod\0${podId}\0`);
     for (const kind of ["mnt", "pid", "net"]) {
       expect(readlinkSync(`/proc/${pid}/ns/${kind}`)).toBe(readlinkSync(`/proc/self/ns/${kind}`));
     }
+  });
+
+  it("passes on a usual descriptor limit, whatever it and Node take for themselves", async () => {
+    await pod.run("c1", "sh", "-c", "ulimit -Sn");
+    await pod.finish("c1");
+    expect(pod.log("c1").stdout).toBe("1024");
   });
 
   it("makes namespaces, keeps them and hands them out", async () => {
@@ -433,12 +438,14 @@ describe.each([
 
 describe("a shim too far away", () => {
   it("is refused with both ranges, and not left running", async () => {
+    const before = openDescriptors();
     const far = buildShim({ protocol: 9, minProtocol: 8, build: "protocol-9" });
     await expect(ShimPod.start(far)).rejects.toMatchObject({
       code: "failed_precondition",
       message: expect.stringMatching(/refuses this daemon \(protocols 1 to 2\): .*this shim speaks 8 to 9/),
     });
     expect(running("caisson-shim", "--pod", podId)).toBe(false);
+    expect(openDescriptors()).toEqual(before);
   });
 });
 
