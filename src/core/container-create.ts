@@ -22,6 +22,7 @@ import type { Shim } from "./shim/shim.ts";
 
 /** Bounds everything up to the parked init; a copy of image volumes is the longest part. */
 const parkDeadlineMs = 120_000;
+const clearDeadlineMs = 20_000;
 
 export interface CreateInput {
   readonly tools: PodTools;
@@ -42,6 +43,7 @@ export interface CreatedContainer {
 export async function createContainer(input: CreateInput): Promise<CreatedContainer> {
   const { tools, spec, pod } = input;
   const cgroupsPath = cgroupsPathOf(spec.oci);
+  refuseUnsupported(spec.oci);
   await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
   try {
     const devices = tools.cgroups.use(cgroupsPath).devices;
@@ -50,7 +52,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
     return { process: init, oci: finalSpec(spec, pod, init, input.target) };
   } catch (error) {
     await removeAttachPoint(tools.stateDir, spec.id);
-    await tools.cgroups.remove(cgroupsPath, AbortSignal.timeout(parkDeadlineMs)).catch((stuck: unknown) => {
+    await tools.cgroups.clear(cgroupsPath, AbortSignal.timeout(clearDeadlineMs)).catch((stuck: unknown) => {
       tools.log.warn({ err: stuck, id: spec.id }, "the cgroup of a container that could not be created stays");
     });
     throw error;
@@ -61,6 +63,20 @@ export function cgroupsPathOf(oci: OciSpec): string {
   const path = oci.linux.cgroupsPath;
   if (path === undefined) throw new RuntimeError("invalid_argument", "the spec has no linux.cgroupsPath");
   return path;
+}
+
+/** What no plan carries out yet is refused: a container with less protection than was asked for is worse than none. */
+function refuseUnsupported({ process, linux }: OciSpec): void {
+  const asked: readonly (readonly [name: string, value: unknown])[] = [
+    ["process.apparmorProfile", process.apparmorProfile || undefined],
+    ["process.selinuxLabel", process.selinuxLabel || undefined],
+    ["linux.mountLabel", linux.mountLabel || undefined],
+    ["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]],
+  ];
+  const found = asked.find(([, value]) => value !== undefined);
+  if (found !== undefined) {
+    throw new RuntimeError("unimplemented", `${found[0]} (${String(found[1])}) is not supported for containers yet`);
+  }
 }
 
 async function forkInit(input: CreateInput, cgroupsPath: string): Promise<ProcessIdentity> {

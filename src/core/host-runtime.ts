@@ -14,7 +14,7 @@ import { readExitRecord } from "./exit-record.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { planPodNamespaces, planShm, type RunStep } from "./namespace/pod-namespaces.ts";
 import type { OciResources } from "./oci.ts";
-import { HostPod } from "./pod.ts";
+import { type Connect, HostPod } from "./pod.ts";
 import { removePodRemains, shmPathOf } from "./pod-remains.ts";
 import type { CoreLog, PodTools } from "./pod-tools.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
@@ -117,9 +117,10 @@ export class HostRuntime implements Runtime {
     const process = identity === undefined ? undefined : ProcessHandle.find(identity);
     if (process === undefined) return undefined;
     try {
-      return await HostPod.open(spec, this.#tools, process, (listeners) =>
-        connectShim({ podId: spec.id, runDir: spec.runDir, expected: process.identity, listeners, signal }),
-      );
+      const { id: podId, runDir } = spec;
+      const expected = process.identity;
+      const connect: Connect = (listeners, own) => connectShim({ podId, runDir, expected, listeners, signal: own });
+      return await HostPod.open(spec, this.#tools, process, connect, signal);
     } catch (error) {
       process[Symbol.dispose]();
       if (await hasEnded(process)) return undefined;
@@ -150,8 +151,7 @@ export class HostRuntime implements Runtime {
       process.kill(killSignal);
       await process.ended;
     }
-    await this.killRemains(cgroupsPaths, signal);
-    await Promise.all(cgroupsPaths.map((path) => this.removeCgroup(path, signal)));
+    await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.clear(path, signal)));
     await Promise.all(
       cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1))),
     );
@@ -180,9 +180,7 @@ export class HostRuntime implements Runtime {
   async #startShim(spec: PodSpec, signal: AbortSignal): Promise<HostPod> {
     const cgroup = await this.#cgroupOfShims();
     const { runDir, id: podId } = spec;
-    // Connections after the first one outlive the request that started the pod.
-    const connect = (listeners: Parameters<typeof startShim>[0]["listeners"]) =>
-      connectShim({ podId, runDir, expected: null, listeners });
+    const connect: Connect = (listeners, own) => connectShim({ podId, runDir, expected: null, listeners, signal: own });
     return await HostPod.started(spec, this.#tools, connect, (listeners) =>
       startShim({
         podId,

@@ -38,7 +38,7 @@ const reconnectPauseMs = 50;
 const longestPauseMs = 100;
 const killSignal = 9;
 
-export type Connect = (listeners: ShimListeners) => Promise<Shim>;
+export type Connect = (listeners: ShimListeners, signal?: AbortSignal) => Promise<Shim>;
 
 export class HostPod implements Pod {
   readonly id: string;
@@ -72,9 +72,15 @@ export class HostPod implements Pod {
   }
 
   /** Connects to a shim that runs. */
-  static async open(spec: PodSpec, tools: PodTools, process: ProcessHandle, connect: Connect): Promise<HostPod> {
+  static async open(
+    spec: PodSpec,
+    tools: PodTools,
+    process: ProcessHandle,
+    connect: Connect,
+    signal: AbortSignal,
+  ): Promise<HostPod> {
     const pod = new HostPod(spec, tools, process, connect);
-    pod.#client = await connect(pod.#listeners());
+    pod.#client = await connect(pod.#listeners(), signal);
     return pod;
   }
 
@@ -167,8 +173,7 @@ export class HostPod implements Pod {
   async remove(containerId: string, cgroupsPath: string, signal: AbortSignal): Promise<void> {
     await this.#forget(containerId, signal);
     this.#inits.delete(containerId);
-    await this.#tools.cgroups.kill(cgroupsPath, signal);
-    await this.#tools.cgroups.remove(cgroupsPath, signal);
+    await this.#tools.cgroups.clear(cgroupsPath, signal);
     this.#cgroups.delete(containerId);
     await removeAttachPoint(this.#tools.stateDir, containerId);
   }
@@ -202,8 +207,7 @@ export class HostPod implements Pod {
     await untilEnded(this.#process, signal);
     this.disconnect();
     for (const [id, cgroupsPath] of this.#cgroups) {
-      await this.#tools.cgroups.kill(cgroupsPath, signal);
-      await this.#tools.cgroups.remove(cgroupsPath, signal);
+      await this.#tools.cgroups.clear(cgroupsPath, signal);
       await removeAttachPoint(this.#tools.stateDir, id);
     }
     await removePodRemains(this.#spec);

@@ -114,6 +114,19 @@ export async function removeCgroupTree(path: string, signal?: AbortSignal): Prom
   }
 }
 
+/** False when something is in it or below it. */
+export async function removeCgroupOnce(path: string): Promise<boolean> {
+  try {
+    await rmdir(path);
+    return true;
+  } catch (error) {
+    const name = errnoName(error);
+    if (name === "EBUSY" || name === "EINTR" || name === "ENOTEMPTY") return false;
+    if (name === "ENOENT") return true;
+    throw error;
+  }
+}
+
 /** Directories right below a cgroup. */
 export async function childCgroups(path: string): Promise<readonly string[]> {
   try {

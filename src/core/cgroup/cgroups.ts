@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { readFile, rmdir } from "node:fs/promises";
 import type { OciResources } from "../oci.ts";
 import type { CgroupStats } from "../runtime.ts";
-import { readCgroupFile, removeCgroupTree } from "./cgroup-files.ts";
+import { readCgroupFile, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
 import { killEverything } from "./cgroup-kill.ts";
 import { makeEverywhere } from "./cgroup-make.ts";
 import { cleanCgroupPath } from "./cgroup-path.ts";
@@ -93,6 +93,15 @@ export class Cgroups {
   /** Removes the cgroup where nothing lives in it; where something does, it stays. */
   async removeIfEmpty(path: string): Promise<void> {
     await Promise.all(directoriesOf(this.#place(path)).map((directory) => rmdir(directory).catch(() => {})));
+  }
+
+  /** Removes the cgroup whatever is in it. Usually nothing is, and then nobody looks. */
+  async clear(path: string, signal: AbortSignal): Promise<void> {
+    const directories = directoriesOf(this.#place(path));
+    const removed = await Promise.all(directories.map((directory) => removeCgroupOnce(directory)));
+    if (removed.every((gone) => gone)) return;
+    await this.kill(path, signal);
+    await this.remove(path, signal);
   }
 
   async kill(path: string, signal: AbortSignal): Promise<void> {

@@ -35,7 +35,7 @@ export function planConfinement(process: OciProcess, settings: ProcessSettings):
   return [
     ...(umask === undefined ? [] : [{ op: "umask", mask: umask } as const]),
     // As root: the directory may be closed to the user, as other runtimes allow.
-    { op: "cwd", path: process.cwd, create: 1 },
+    { op: "cwd", path: process.cwd, create: 0 },
     // After everything that opens files: a container may ask for a handful of descriptors only.
     ...planLimits(settings.limits),
     // Without no_new_privs loading needs CAP_SYS_ADMIN.

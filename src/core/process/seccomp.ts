@@ -102,6 +102,9 @@ export function seccompFlags(profile: OciSeccomp): number {
   }, 0);
 }
 
+/** Some ten KiB each. */
+const mostPrograms = 200;
+
 /** Compiles each different profile once; the profiles of a node are few. */
 export class SeccompCompiler {
   readonly #programs = new Map<string, Promise<Buffer>>();
@@ -117,6 +120,7 @@ export class SeccompCompiler {
     let program = this.#programs.get(key);
     if (program === undefined) {
       program = this.#addon.seccompCompile(seccompRules(profile));
+      if (this.#programs.size >= mostPrograms) this.#programs.delete(this.#programs.keys().next().value ?? "");
       this.#programs.set(key, program);
       // A failure is not kept: the next container asks again and gets the reason.
       program.catch(() => this.#programs.delete(key));

@@ -67,7 +67,7 @@ export function describeOp(op: Op): string {
 
 const exhausted: ReadonlySet<string> = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EDQUOT", "EUSERS"]);
 /** Operations whose target the caller chose: what is wrong with it is the caller's to mend. */
-const callersChoice: ReadonlySet<OpName> = new Set(["exec", "cwd", "open-tree", "open-host", "attach"]);
+const callersChoice: ReadonlySet<OpName> = new Set(["exec", "cwd", "open-tree", "open-host", "attach", "mkdir"]);
 const badTarget: ReadonlySet<string> = new Set([
   "ENOENT",
   "ENOTDIR",

@@ -166,7 +166,7 @@ describe("plan of a container", () => {
 
   it("never follows what an image names as a working directory outside the root", () => {
     const oci = spec({ process: { cwd: "/proc/self/fd/7" } });
-    expect(planContainer(containerInput({ oci })).plan).toContainEqual({ op: "cwd", path: "/proc/self/fd/7", create: 1 });
+    expect(planContainer(containerInput({ oci })).plan).toContainEqual({ op: "cwd", path: "/proc/self/fd/7", create: 0 });
   });
 });
 
