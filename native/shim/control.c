@@ -51,6 +51,9 @@ void handle_signal(struct request *request)
 	}
 	killer->client = request->client;
 	killer->request = request->id;
+	/* A privileged container may have moved its init out of every cgroup of its own: the kill must end it all the same. */
+	if (alive && signal == SIGKILL)
+		task_signal(&container->init, SIGKILL);
 }
 
 static void state_send(struct container *container, struct request *request)

@@ -80,11 +80,26 @@ await test("exec works in a container that moved its processes into cgroups of i
   const pod = node.podConfig("nested", { linux: { security_context: { privileged: true } } });
   const podId = await node.runPod(pod);
   const script =
-    "mkdir /sys/fs/cgroup/inner && echo 1 > /sys/fs/cgroup/inner/cgroup.procs; echo +memory > /sys/fs/cgroup/cgroup.subtree_control; echo done; sleep 1000";
+    "C=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); mkdir $C/inner && echo 1 > $C/inner/cgroup.procs && echo +memory > $C/cgroup.subtree_control && echo done; sleep 1000";
   const config = node.containerConfig("main", ["/bin/sh", "-c", script], { linux: { security_context: { privileged: true } } });
   const id = await node.run(podId, pod, config);
   await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal(node.log("nested", "main"), "stdout F done\n");
   assert.equal((await node.exec(id, ["/bin/echo", "here"], 30)).stdout, "here\n");
+  await node.removePod(podId);
+});
+
+await test("a privileged container that left its cgroup is ended by stop all the same", async () => {
+  const pod = node.podConfig("escaped", { linux: { security_context: { privileged: true } } });
+  const podId = await node.runPod(pod);
+  const outside = `/sys/fs/cgroup${node.cgroupParent}/outside`;
+  const script = `mkdir ${outside} && echo 1 > ${outside}/cgroup.procs && echo done; sleep 1000`;
+  const config = node.containerConfig("main", ["/bin/sh", "-c", script], { linux: { security_context: { privileged: true } } });
+  const id = await node.run(podId, pod, config);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal(node.log("escaped", "main"), "stdout F done\n");
+  await node.client.runtime("StopContainer", { container_id: id, timeout: 0 });
+  assert.equal((await node.status(id)).exit_code, 137);
   await node.removePod(podId);
 });
 
