@@ -42,6 +42,8 @@ export class LayerStore {
   readonly #log: Log;
   readonly #layers = new Map<Digest, LayerRecord>();
   readonly #commits = new KeyedLock();
+  readonly #erasing = new Set<Promise<void>>();
+  readonly #stop = new AbortController();
 
   constructor(dir: string, records: RecordCollection<LayerRecord>, unpacker: Unpacker, log: Log) {
     this.#dir = dir;
@@ -59,7 +61,7 @@ export class LayerStore {
       const record = name.includes(".")
         ? undefined
         : (recorded.get(name) ?? (await readDocument<LayerRecord>(join(this.#dir, name, "layer.json"))));
-      if (record === undefined || hexOf(record.chainId) !== name || !(await this.#isThere(name))) await this.#erase(name);
+      if (record === undefined || hexOf(record.chainId) !== name || !(await this.#isThere(name))) await this.#discard(name);
       else {
         this.#layers.set(record.chainId, record);
         if (!recorded.has(name)) this.#records.put(name, record);
@@ -170,7 +172,7 @@ export class LayerStore {
     this.#layers.set(record.chainId, record);
   }
 
-  /** Forgets the layers at once, then frees their space. A removal that fails is finished at the next start. */
+  /** Takes the layers away: out of use when it is called, out of sight when it resolves. Their space is freed after that. */
   async remove(chainIds: readonly Digest[]): Promise<void> {
     for (const chainId of chainIds) {
       this.#records.delete(hexOf(chainId));
@@ -181,16 +183,30 @@ export class LayerStore {
 
   async #removeOne(chainId: Digest): Promise<void> {
     // It may have been pulled again while we waited.
-    if (this.#layers.has(chainId)) return;
-    const name = hexOf(chainId);
-    const leaving = `${name}.removing-${randomBytes(6).toString("hex")}`;
+    if (!this.#layers.has(chainId)) await this.#discard(hexOf(chainId));
+  }
+
+  /** Renames, which needs no space and no time, and erases in the background: with many files that can take longer than a call. */
+  async #discard(name: string): Promise<void> {
+    const leaving = name.includes(".") ? name : `${name}.removing-${randomBytes(6).toString("hex")}`;
     try {
-      await rename(join(this.#dir, name), join(this.#dir, leaving));
+      if (leaving !== name) await rename(join(this.#dir, name), join(this.#dir, leaving));
     } catch (error) {
-      if (errnoName(error) !== "ENOENT") this.#log.warn({ err: error, layer: chainId }, "a layer cannot be removed now");
+      if (errnoName(error) !== "ENOENT") this.#log.warn({ err: error, layer: name }, "a layer cannot be removed now");
       return;
     }
-    await this.#erase(leaving);
+    const erasing = this.#erase(leaving).finally(() => this.#erasing.delete(erasing));
+    this.#erasing.add(erasing);
+  }
+
+  /** Resolves when the space of all that was removed so far is free. */
+  async erased(): Promise<void> {
+    await Promise.all(this.#erasing);
+  }
+
+  /** Lets what is not erased yet be found by the next start. */
+  stopErasing(): void {
+    this.#stop.abort();
   }
 
   async #erase(name: string): Promise<void> {
@@ -200,17 +216,15 @@ export class LayerStore {
   /** Never throws: what cannot be removed now is found by the next start. */
   async #erasePath(path: string): Promise<void> {
     try {
-      await this.#unpacker.clear(path, AbortSignal.timeout(eraseDeadlineMs));
+      await this.#unpacker.clear(path, this.#stop.signal);
       await rmdir(path);
     } catch (error) {
-      if (errnoName(error) === "ENOENT") return;
+      if (errnoName(error) === "ENOENT" || this.#stop.signal.aborted) return;
       if (errnoName(error) === "ENOTDIR") await unlink(path).catch(() => undefined);
       else this.#log.warn({ path, error: messageOf(error) }, "could not be removed, trying again at the next start");
     }
   }
 }
-
-const eraseDeadlineMs = 600_000;
 
 /** Node's own file calls know the full disk as an errno only. */
 function diskFull(error: unknown, what: string): unknown {

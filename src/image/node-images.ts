@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { RuntimeError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { step } from "../lib/step.ts";
@@ -22,6 +23,8 @@ export interface NodeImagesParts {
   readonly pinned: (names: readonly string[]) => boolean;
   readonly log: Log;
 }
+
+const eraseWaitMs = 10_000;
 
 export class NodeImages implements ImageService {
   readonly #parts: NodeImagesParts;
@@ -121,12 +124,14 @@ export class NodeImages implements ImageService {
   }
 
   async remove(reference: string): Promise<void> {
-    const { images } = this.#parts;
+    const { images, layers } = this.#parts;
     const record = images.find(reference);
     if (record === undefined) return;
     if (this.#isHeld(record.id) || !this.#recovered) await images.hide(record.id);
     else await step("image.forget", () => images.forget(record.id));
     await this.#collect();
+    // A kubelet that is short of space looks at once whether this helped.
+    await Promise.race([layers.erased(), sleep(eraseWaitMs, undefined, { ref: false })]);
   }
 
   hold(imageId: string, holder: string): void {
@@ -159,9 +164,10 @@ export class NodeImages implements ImageService {
     };
   }
 
-  /** Stops pulls and closes connections. */
+  /** Stops pulls and closes connections. What is still being erased is left to the next start. */
   async close(): Promise<void> {
     this.#stopping.abort(new RuntimeError("unavailable", "the daemon is stopping"));
+    this.#parts.layers.stopErasing();
     await this.#parts.http[Symbol.asyncDispose]();
   }
 
@@ -170,10 +176,19 @@ export class NodeImages implements ImageService {
     return false;
   }
 
-  /** Removes what nobody needs: removed images without holders, layers that neither an image nor a running pull names. */
+  /** A call that did what it was asked for does not fail because something else cannot be cleaned up; the next one tries again. */
   async #collect(): Promise<void> {
     // Until then holders of before the start are missing.
     if (!this.#recovered) return;
+    try {
+      await this.#removeGarbage();
+    } catch (error) {
+      this.#parts.log.error({ err: error }, "images or layers that nobody needs could not be removed");
+    }
+  }
+
+  /** Removed images without holders, layers that neither an image nor a running pull names. */
+  async #removeGarbage(): Promise<void> {
     const { images, layers } = this.#parts;
     for (const image of images.all()) {
       if (image.removed && !this.#isHeld(image.id)) await step("image.forget", () => images.forget(image.id));

@@ -95,6 +95,6 @@ export class ImageNode implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.images.close();
-    rmSync(this.root, { recursive: true, force: true });
+    rmSync(this.root, { recursive: true, force: true, maxRetries: 5 }); // a helper may be dying in there
   }
 }

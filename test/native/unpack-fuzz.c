@@ -8,6 +8,7 @@
 #define record tar_record
 #include "../../native/unpack/tar.c"
 #undef record
+#include "../../native/unpack/sparse.c"
 #include "../../native/unpack/tree.c"
 
 #include <sys/mman.h>
