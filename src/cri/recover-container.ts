@@ -58,8 +58,9 @@ async function recoverContainer(
   if (current !== undefined) resumeStop(app, current);
 }
 
-/** Two steps where the table has no direct one: a record may be older than what it describes. */
+/** Two steps where the table has no direct one: a record may be older than what it describes. An exit may have come meanwhile. */
 function setFound(app: CriApp, record: ContainerRecord, phase: "created" | "running", state: ContainerState | undefined): void {
+  if (app.containers.get(record.id)?.phase === "exited") return;
   app.containers.updateRegardless(record.id, (old) => ({
     ...old,
     phase: advanceContainer(old.phase === "unknown" ? old.phase : advanceContainer(old.phase, "unknown"), phase),

@@ -60,9 +60,8 @@ async function makeSandbox(app: CriApp, wanted: Wanted, signal: AbortSignal): Pr
     undo.push("helper and namespaces", (undoSignal) => destroyPod(app, record, undoSignal));
     const pod = await step("pod.start-shim", () => app.runtime.startPod(spec, signal));
     supervise(app, pod);
-    await step("pod.write-files", () => writePodFiles(record.translation));
     const started = app.sandboxes.update(id, (old) => ({ ...old, shim: pod.shim }));
-    await mirrorSandbox(app, started);
+    await Promise.all([step("pod.write-files", () => writePodFiles(record.translation)), mirrorSandbox(app, started)]);
 
     let attached: Pick<SandboxRecord, "network" | "ips" | "cniResult"> = { network: "none", ips: [], cniResult: null };
     if (network !== null) {

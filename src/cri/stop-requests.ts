@@ -58,13 +58,16 @@ export class StopRequests {
 
   #arm(id: string, pending: Pending, afterMs: number, repeatMs: number, kill: () => void): void {
     clearTimeout(pending.timer);
-    const waitMs = Math.min(Math.max(afterMs, 0), longestTimerMs);
-    pending.timer = setTimeout(() => {
-      if (this.#pending.get(id) !== pending) return;
-      const leftMs = pending.killAtMs - performance.now();
-      if (leftMs > 0) return this.#arm(id, pending, leftMs, repeatMs, kill);
+    if (afterMs <= 0) {
       kill();
-      this.#arm(id, pending, repeatMs, Math.min(repeatMs * 2, longestRepeatMs), kill);
-    }, waitMs);
+      if (this.#pending.get(id) === pending) this.#arm(id, pending, repeatMs, Math.min(repeatMs * 2, longestRepeatMs), kill);
+      return;
+    }
+    pending.timer = setTimeout(
+      () => {
+        if (this.#pending.get(id) === pending) this.#arm(id, pending, pending.killAtMs - performance.now(), repeatMs, kill);
+      },
+      Math.min(afterMs, longestTimerMs),
+    );
   }
 }

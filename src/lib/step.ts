@@ -55,8 +55,6 @@ export const allSteps = [
   "image.record",
   "image.forget",
   "image.remove-layers",
-  "image.unpack-layer",
-  "image.commit-layer",
 ] as const;
 export type StepName = (typeof allSteps)[number];
 
