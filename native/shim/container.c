@@ -104,13 +104,21 @@ static int has_tasks(const struct container *container)
 	return 0;
 }
 
+/* Nothing of it is left: tells who asked for its end, or for a container that could not be made. */
+static void container_answer_gone(struct container *container)
+{
+	if (!container->answered)
+		task_reply_failure(&container->init, "init ended before it was ready");
+	if (container->waiter_type != 0)
+		container_answer(container, -1, NULL);
+}
+
 /* Frees a forgotten container once no writer, killer or exec refers to it. */
 void container_free_when_idle(struct container *container)
 {
 	if (!container->forgotten || has_tasks(container) || !work_is_idle(&container->log.work) || !work_is_idle(&container->record.work))
 		return;
-	if (container->waiter_type != 0)
-		container_answer(container, -1, NULL);
+	container_answer_gone(container);
 	task_free(&container->init);
 	stdin_close(container);
 	close_fd(&container->console_slave);
@@ -405,12 +413,7 @@ static void init_ended(struct task *task)
 
 	container->exited_ns = task->at_ns;
 	list_remove(&task->link);
-	if (!container->answered) {
-		task_reply_failure(task, "init ended before it was ready");
-		container_discard(container);
-		return;
-	}
-	if (container->forgotten) {
+	if (!container->answered || container->forgotten) {
 		container_discard(container);
 		return;
 	}
@@ -531,8 +534,7 @@ void containers_deadlines(int64_t now)
 		container->deadline = NEVER;
 		if (container->forgotten) {
 			/* What is left waits for a file system; the caller need not. */
-			if (container->waiter_type != 0)
-				container_answer(container, -1, NULL);
+			container_answer_gone(container);
 			container_deadline(container, now + FORGET_MS);
 			container_free_when_idle(container);
 		} else if (container->oom.recheck) {
@@ -554,5 +556,7 @@ void containers_client_gone(struct client *client)
 		/* What was asked is carried out all the same. */
 		if (container->waiter == client)
 			container->waiter = NULL;
+		if (container->init.client == client)
+			container->init.client = NULL;
 	}
 }

@@ -316,7 +316,13 @@ class Shim:
         return int(re.search(r"^Pss:\s+(\d+)", open(f"/proc/{self.pid}/smaps_rollup").read(), re.M)[1])
 
     def descriptors(self):
-        return sorted(os.readlink(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd"))
+        found = []
+        for fd in os.listdir(f"/proc/{self.pid}/fd"):
+            try:
+                found.append(os.readlink(f"/proc/{self.pid}/fd/{fd}"))
+            except FileNotFoundError:
+                pass
+        return sorted(found)
 
     def children(self):
         return [int(pid) for pid in open(f"/proc/{self.pid}/task/{self.pid}/children").read().split()]

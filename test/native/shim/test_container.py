@@ -77,7 +77,7 @@ class Life(ShimCase):
         client.run_container("c", "/bin/sh", "-c", "ulimit -n; sleep 100", log=f"{lower.path}/log")
         _, output = client.exec_output("c", "e", "/bin/sh", "-c", "ulimit -n")
         self.assertEqual(output, f"{given // 2}\n")
-        self.assertEqual(self.texts(f"{lower.path}/log"), [("stdout", "F", str(given // 2).encode())])
+        wait_for(lambda: self.texts(f"{lower.path}/log") == [("stdout", "F", str(given // 2).encode())])
 
     def test_a_parked_init_that_dies_is_an_exit_without_start(self):
         created = self.client.create("c", init_plan("/bin/true"))
