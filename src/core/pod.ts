@@ -126,14 +126,10 @@ export class HostPod implements Pod {
   async openRootfs(layers: RootfsLayers, signal: AbortSignal): Promise<Rootfs> {
     await prepareWritableLayer(layers, this.#spec.user);
     const userns = this.#spec.user === null ? undefined : podPin.user;
-    const { fds } = await this.#shim().run({
-      cloneKinds: 0,
-      plan: planOverlay({ ...layers, userns }),
-      deadlineMs: runDeadlineMs,
-      what: "root filesystem",
-      signal,
+    const step = { cloneKinds: 0, plan: planOverlay({ ...layers, userns }) };
+    const [fd] = await this.run(step, "root filesystem", signal).catch((error: unknown) => {
+      throw userns === undefined ? error : explainIdmap(error);
     });
-    const [fd] = fds;
     if (fd === undefined) throw new RuntimeError("internal", `the shim of pod ${this.id} sent no root filesystem`);
     return new HostRootfs(fd);
   }
@@ -312,6 +308,14 @@ function linkOf(path: string): string {
   } catch {
     return "";
   }
+}
+
+/** The kernel says only EINVAL when a file system cannot be id-mapped at all. */
+function explainIdmap(error: unknown): unknown {
+  const { errnoName, detail } = error instanceof RuntimeError ? error.fields : {};
+  if (errnoName !== "EINVAL" || !String(detail).startsWith("id map of ")) return error;
+  const reason = "its file system cannot be id-mapped on this kernel, which pods with a user namespace need";
+  return new RuntimeError("failed_precondition", `layer ${String(detail).slice("id map of ".length)}: ${reason}`, {}, error);
 }
 
 /** Dots and slashes may both separate; whichever comes first does, and the other is a character of a name (sysctl.d(5)). */
