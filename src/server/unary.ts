@@ -39,7 +39,13 @@ function idsOf(request: unknown): Record<string, string> {
   return Object.fromEntries(ids.filter((pair): pair is [string, string] => typeof pair[1] === "string" && pair[1] !== ""));
 }
 
-function cancellation(call: ServerUnaryCall<unknown, unknown>, rpc: string): AbortSignal {
+interface Cancellation {
+  readonly signal: AbortSignal;
+  /** The call has its answer: what grpc-js tells of it afterwards is no cancellation. */
+  readonly answered: () => void;
+}
+
+function cancellation(call: ServerUnaryCall<unknown, unknown>, rpc: string): Cancellation {
   const cancel = new AbortController();
   const gone = (): void => {
     // grpc-js tells of a passed deadline in the same way as of a caller that hung up, and a client, which began to count earlier,
@@ -54,7 +60,7 @@ function cancellation(call: ServerUnaryCall<unknown, unknown>, rpc: string): Abo
   };
   if (call.cancelled) gone();
   else call.once("cancelled", gone);
-  return cancel.signal;
+  return { signal: cancel.signal, answered: () => call.removeListener("cancelled", gone) };
 }
 
 /**
@@ -69,16 +75,20 @@ export function unary<Request, Response>(
   return (call, reply) => {
     const startedAt = performance.now();
     const fields = (): object => ({ rpc, ...idsOf(call.request), ms: Math.round((performance.now() - startedAt) * 10) / 10 });
+    const { signal, answered } = cancellation(call, rpc);
     const run = async (): Promise<Response> => {
       gate.requireReady();
-      return await verb({ signal: cancellation(call, rpc), log: gate.log }, call.request);
+      return await verb({ signal, log: gate.log }, call.request);
     };
     run().then(
       (response) => {
+        // grpc-js says "cancelled" at the end of every call, also of one that went well.
+        answered();
         gate.log.debug(fields(), "rpc done");
         reply(null, response);
       },
       (error: unknown) => {
+        answered();
         const answer = toStatus(error);
         gate.log[loudness[codeOf(error)] ?? "warn"]({ ...fields(), status: statusName(answer.code), err: error }, "rpc failed");
         reply(answer);
