@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum { RESULT = 1, ROOT = 3, PENDING = 4, LOWERS = 4, MAX_LOWERS = 512 };
 
@@ -147,6 +148,8 @@ int main(int argc, char **argv)
 {
 	struct arguments arguments = { 0 };
 	umask(0);
+	/* Decompression takes all the processor that it gets; calls and containers come first. */
+	setpriority(PRIO_PROCESS, 0, 10);
 	int rc = parse_arguments(argc, argv, &arguments);
 	if (rc == 0)
 		rc = arguments.run(&arguments);

@@ -39,6 +39,7 @@ interface Reply extends HttpResponse {
 }
 
 const maxAttempts = 5;
+const maxBodyAttempts = 3;
 const maxErrorBytes = 1 << 20;
 const maxShownBytes = 1000;
 const maxWarningBytes = 4096;
@@ -76,8 +77,9 @@ export class RegistrySource implements Source {
     const path = `manifests/${tagOrDigest}`;
     const headers = { accept: manifestAccept };
     const needsResolve = !isDigest(tagOrDigest);
-    const reply = await this.#ask({ method: "GET", path, headers, accept: [200], needsResolve, signal });
-    const data = await this.#read(reply, maxManifestBytes, what, signal);
+    const ask: Ask = { method: "GET", path, headers, accept: [200], needsResolve, signal };
+    const reply = await this.#read(ask, maxManifestBytes, what);
+    const { data } = reply;
     if (isDigest(tagOrDigest)) checkDigest(data, tagOrDigest, what);
     const claimed = reply.headers["docker-content-digest"];
     if (typeof claimed === "string" && isDigest(claimed)) checkDigest(data, claimed, what);
@@ -91,8 +93,8 @@ export class RegistrySource implements Source {
   async document(descriptor: Descriptor, maxBytes: number, what: string, signal: AbortSignal): Promise<Buffer> {
     if (descriptor.sizeBytes > maxBytes) throw new RuntimeError("data_loss", `${what} is larger than ${maxBytes} bytes`);
     const path = `blobs/${descriptor.digest}`;
-    const reply = await this.#ask({ method: "GET", path, headers: {}, accept: [200], needsResolve: false, signal });
-    const data = await this.#read(reply, descriptor.sizeBytes, what, signal);
+    const ask: Ask = { method: "GET", path, headers: {}, accept: [200], needsResolve: false, signal };
+    const { data } = await this.#read(ask, descriptor.sizeBytes, what);
     checkDigest(data, descriptor.digest, what);
     return data;
   }
@@ -116,12 +118,17 @@ export class RegistrySource implements Source {
     throw new RuntimeError("data_loss", `${reply.host} sent another range of blob ${descriptor.digest} than it was asked for`);
   }
 
-  async #read(reply: Reply, maxBytes: number, what: string, signal: AbortSignal): Promise<Buffer> {
-    try {
-      return await readBounded(reply.body, maxBytes, what);
-    } catch (error) {
-      signal.throwIfAborted();
-      throw unreachable(reply.host, error);
+  /** A whole body; asked for again when its connection breaks. */
+  async #read(ask: Ask, maxBytes: number, what: string): Promise<{ readonly data: Buffer; readonly headers: Reply["headers"] }> {
+    for (let attempt = 1; ; attempt++) {
+      const reply = await this.#ask(ask);
+      try {
+        return { data: await readBounded(reply.body, maxBytes, what), headers: reply.headers };
+      } catch (error) {
+        ask.signal.throwIfAborted();
+        if (attempt === maxBodyAttempts || !isTransient(error)) throw unreachable(reply.host, error);
+        await backOff(attempt, undefined, ask.signal);
+      }
     }
   }
 

@@ -196,6 +196,17 @@ describe("trouble on the way", () => {
     expect(ranges).toEqual([undefined, "bytes=300000-", "bytes=600000-", "bytes=900000-"]);
     expect(readFileSync(join(node.images.list()[0]?.layerDirs[1] ?? "", "a")).length).toBe(1 << 20);
   });
+  it("asks again for a manifest whose connection breaks in the middle", async () => {
+    let breaks = 2;
+    registry.interfere = ({ url }, response) => {
+      if (!url.includes("/manifests/") || breaks-- <= 0) return false;
+      response.writeHead(200, { "content-type": manifestType, "content-length": image.manifest.length });
+      response.write(image.manifest.subarray(0, 100), () => setTimeout(() => response.destroy(), 30));
+      return true;
+    };
+    await node.pull(reference);
+    expect(registry.requests(/manifests/)).toHaveLength(3);
+  });
   it("copes with a server that ignores Range", async () => {
     const data = registry.blobs.get(bigLayer()) ?? Buffer.alloc(0);
     let breaks = 1;
