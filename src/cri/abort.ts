@@ -2,6 +2,7 @@ import { RuntimeError } from "../lib/errors.ts";
 
 /** Settles as `work` does, or rejects with the signal's reason as soon as it fires; `work` itself goes on. */
 export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  work.catch(() => {}); // whoever waits may be gone when it fails, and an unhandled rejection would end the daemon
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason);

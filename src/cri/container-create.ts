@@ -88,7 +88,7 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     undo.push("hold on its image", () => app.images.release(id));
 
     undo.push("writable layer", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
-    await mkdir(writableLayerDir(app.config, id), { recursive: true, mode: 0o700 });
+    await step("container.make-layer", () => mkdir(writableLayerDir(app.config, id), { recursive: true, mode: 0o700 }));
     const layers = { lowers: wanted.image.layerDirs, upper: upperDir(app.config, id), work: workDir(app.config, id) };
     await using rootfs = await step("container.open-rootfs", () => pod.openRootfs(layers, signal));
     const translation = await translate(app, id, wanted, rootfs);

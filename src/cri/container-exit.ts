@@ -47,12 +47,14 @@ export async function containerExited(app: CriApp, id: string, cause: ExitCause)
 export async function recordExit(app: CriApp, id: string, cause: ExitCause): Promise<void> {
   const record = app.containers.get(id);
   if (record !== undefined && record.phase !== "exited" && record.phase !== "removing") {
-    const exit = exitFacts(cause, app.clock.nowNs());
+    const facts = exitFacts(cause, app.clock.nowNs());
+    const startedAtNs = startedAt(record, cause);
+    const exit = { ...facts, finishedAtNs: notBefore(startedAtNs, facts.finishedAtNs) };
     await step("container.record-exited", () =>
       app.containers.updateRegardless(id, (old) => ({
         ...old,
         phase: advanceContainer(old.phase, "exited"),
-        startedAtNs: startedAt(old, cause),
+        startedAtNs,
         process: null,
         stop: null,
         exit,
@@ -62,6 +64,12 @@ export async function recordExit(app: CriApp, id: string, cause: ExitCause): Pro
     app.events.emit("stopped", id, record.podId, { exitCode: exit.exitCode, reason: exit.reason });
   }
   app.stops.settle(id);
+}
+
+/** The daemon's clock is coarser than the helper's. */
+function notBefore(startedAtNs: bigint, finishedAtNs: bigint): bigint {
+  if (finishedAtNs < startedAtNs) return startedAtNs;
+  return finishedAtNs;
 }
 
 /** The shim's time of the start is the true one; a container that never ran has none. */

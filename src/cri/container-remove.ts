@@ -51,7 +51,7 @@ export async function removeTraces(app: CriApp, record: Pick<ContainerRecord, "i
   app.writableLayers.forget(id);
   app.samples.forget(id);
   await step("container.remove-files", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
-  await removeBundle(app, podId, id);
+  await step("container.remove-bundle", () => removeBundle(app, podId, id));
   app.specs.forget(id);
   await step("container.release-image", () => app.images.release(id));
 }

@@ -34,7 +34,15 @@ export class CriEvents {
       this.#log.warn({ err: error, id: objectId, kind }, "an event could not be stored");
     }
     const event = { kind, objectId, podId, atNs: this.#clock.nowNs(), sequence };
-    for (const listener of this.#listeners) listener(event);
+    for (const listener of this.#listeners) this.#tell(listener, event);
+  }
+
+  #tell(listener: (event: CriEvent) => void, event: CriEvent): void {
+    try {
+      listener(event);
+    } catch (error) {
+      this.#log.warn({ err: error, id: event.objectId }, "a listener failed on an event");
+    }
   }
 
   /** Returns the function that ends the subscription. */

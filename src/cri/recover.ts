@@ -35,7 +35,8 @@ export async function recover(app: CriApp): Promise<void> {
   for (const container of app.containers.all()) app.images.hold(container.imageId, container.id);
 
   await Promise.all(app.sandboxes.all().map((record) => guarded(app, record.id, () => recoverSandbox(app, record))));
-  const podless = app.containers.all().filter((record) => app.sandboxes.get(record.podId) === undefined);
+  const podDirs = new Set(mirrors.map((mirror) => mirror.id));
+  const podless = app.containers.all().filter((record) => !app.sandboxes.knows(record.podId) && !podDirs.has(record.podId));
   await Promise.all(podless.map((record) => guarded(app, record.id, () => forgetPodless(app, record.id))));
   await Promise.all(mirrors.map((mirror) => guarded(app, mirror.id, () => sweepStrangePod(app, mirror))));
   await sweepWritableLayers(app);
@@ -84,7 +85,7 @@ async function forgetPodless(app: CriApp, id: string): Promise<void> {
  * containers run in it, it is left alone and reported.
  */
 async function sweepStrangePod(app: CriApp, mirror: MirroredPod): Promise<void> {
-  if (app.sandboxes.get(mirror.id) !== undefined) return;
+  if (app.sandboxes.knows(mirror.id)) return;
   if (mirror.sandbox !== undefined && mirror.sandbox.instanceId !== app.instance.id) return;
   const signal = AbortSignal.timeout(orphanMs);
   const spec = mirror.sandbox?.translation.spec ?? {
@@ -117,6 +118,6 @@ async function sweepWritableLayers(app: CriApp): Promise<void> {
     if (errnoName(error) === "ENOENT") return [];
     throw error;
   });
-  const orphans = names.filter((name) => isObjectId(name) && app.containers.get(name) === undefined);
+  const orphans = names.filter((name) => isObjectId(name) && !app.containers.knows(name));
   await Promise.all(orphans.map((name) => guarded(app, name, () => rm(join(dir, name), { recursive: true, force: true }))));
 }

@@ -20,6 +20,8 @@ export class Registry<T extends Recorded> {
   readonly #log: CriLog;
   readonly #byId = new Map<string, T>();
   readonly #idByName = new Map<string, string>();
+  /** Documents in the store that are not ours or cannot be read: what belongs to them is not ours to sweep. */
+  readonly #leftAlone = new Set<string>();
   /** Changes that could not be written (a full disk) and are tried again with the next one. */
   readonly #unwritten = new Set<string>();
 
@@ -105,11 +107,21 @@ export class Registry<T extends Recorded> {
       try {
         const record = this.#codec.decode(document);
         if (mine(record)) this.#remember(record);
-        else this.#log.warn({ id }, `the ${this.#what}'s record is of another installation and is left alone`);
+        else this.#leaveAlone(id, "is of another installation");
       } catch (error) {
-        this.#log.error({ id, err: messageOf(error) }, `the ${this.#what}'s record cannot be read`);
+        this.#leaveAlone(id, `cannot be read (${messageOf(error)})`);
       }
     }
+  }
+
+  /** Whether the store has anything under this id. */
+  knows(id: string): boolean {
+    return this.#byId.has(id) || this.#leftAlone.has(id);
+  }
+
+  #leaveAlone(id: string, why: string): void {
+    this.#leftAlone.add(id);
+    this.#log.warn({ id }, `the ${this.#what}'s record ${why} and is left alone`);
   }
 
   /** Takes over a record found outside of the store, unless the store's copy is as new. */

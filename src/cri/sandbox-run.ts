@@ -60,7 +60,7 @@ async function makeSandbox(app: CriApp, wanted: Wanted, signal: AbortSignal): Pr
     undo.push("helper and namespaces", (undoSignal) => destroyPod(app, record, undoSignal));
     const pod = await step("pod.start-shim", () => app.runtime.startPod(spec, signal));
     supervise(app, pod);
-    const started = app.sandboxes.update(id, (old) => ({ ...old, shim: pod.shim }));
+    const started = await step("pod.record-helper", () => app.sandboxes.update(id, (old) => ({ ...old, shim: pod.shim })));
     await Promise.all([step("pod.write-files", () => writePodFiles(record.translation)), mirrorSandbox(app, started)]);
 
     let attached: Pick<SandboxRecord, "network" | "ips" | "cniResult"> = { network: "none", ips: [], cniResult: null };

@@ -65,7 +65,8 @@ export class WritableLayerUsage {
       for (let next = this.#take(); next !== undefined; next = this.#take()) {
         const [id, dir] = next;
         const startedMs = performance.now();
-        const measured = await this.#measure(dir);
+        // A layer that cannot be read (a failing disk) keeps its last measurement, whose time tells its age.
+        const measured = await this.#measure(dir).catch(() => undefined);
         if (measured === undefined || this.#closed) continue;
         this.#known.set(id, { ...measured, timestampNs: this.#clock.nowNs(), tookMs: performance.now() - startedMs });
       }

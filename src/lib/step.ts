@@ -15,6 +15,7 @@ import { RuntimeError } from "./errors.ts";
 export const allSteps = [
   "pod.record-intent",
   "pod.start-shim",
+  "pod.record-helper",
   "pod.write-files",
   "pod.write-record",
   "pod.network-attach",
@@ -29,6 +30,7 @@ export const allSteps = [
   "pod.forget",
   "container.record-intent",
   "container.hold-image",
+  "container.make-layer",
   "container.open-rootfs",
   "container.make-volumes",
   "container.shim-create",
@@ -45,6 +47,7 @@ export const allSteps = [
   "container.record-removing",
   "container.shim-remove",
   "container.remove-files",
+  "container.remove-bundle",
   "container.release-image",
   "container.forget",
   "exec.shim-exec",
