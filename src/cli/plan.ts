@@ -1,8 +1,8 @@
 import { readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { OciSpec } from "../core/oci.ts";
-import type { Op } from "../core/plan.ts";
 import { explainPlan } from "../core/plan-explain.ts";
+import { planText } from "../core/plan-text.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Command } from "./command.ts";
 import { CommandError } from "./connection.ts";
@@ -37,20 +37,10 @@ export const plan: Command = {
       if (spec === undefined) throw new CommandError(`${target} is no container`);
     }
     const id = spec.linux?.cgroupsPath?.split("/").at(-1) ?? basename(target);
-    const ops = await explainPlan(id, spec).catch((error: unknown) => {
+    const { plan, cloneKinds } = await explainPlan(id, spec).catch((error: unknown) => {
       throw new CommandError(messageOf(error));
     });
-    if (asJson) print(json(ops));
-    else for (const [index, op] of ops.entries()) print(line(index, op));
+    print(asJson ? json(plan) : planText(plan, cloneKinds).trimEnd());
     return 0;
   },
 };
-
-/** One operation on one line; bytes as their count, because a seccomp program tells nobody anything. */
-function line(index: number, { op, ...fields }: Op): string {
-  const text = Object.entries(fields).map(
-    ([name, value]) =>
-      `${name}=${value instanceof Uint8Array ? `${value.length} bytes` : json(value).replaceAll(/\s*\n\s*/g, " ")}`,
-  );
-  return `${String(index).padStart(4)}  ${op.padEnd(20)}  ${text.join(" ")}`.trimEnd();
-}

@@ -2,12 +2,11 @@
 import { access } from "node:fs/promises";
 import { RuntimeError } from "../lib/errors.ts";
 import { Cgroups } from "./cgroup/cgroups.ts";
-import { createSlot, planContainer } from "./container-plan.ts";
+import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
 import { deviceLinks, deviceNodes } from "./device/default-devices.ts";
 import { joinedKinds } from "./final-spec.ts";
 import type { PodShape } from "./namespace/pod-shape.ts";
 import type { OciMount, OciNamespace, OciSpec } from "./oci.ts";
-import type { Plan } from "./plan.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
 import { processSettings } from "./process/process-settings.ts";
 
@@ -40,7 +39,7 @@ function idmapSlots(mounts: readonly OciMount[]): { slotOf: (mount: OciMount) =>
  * The operations of a container's init, in order. The seccomp program is left empty.
  * @throws RuntimeError invalid_argument for a spec that no plan can be made of.
  */
-export async function explainPlan(id: string, oci: OciSpec): Promise<Plan> {
+export async function explainPlan(id: string, oci: OciSpec): Promise<ContainerPlan> {
   try {
     return await makePlan(id, oci);
   } catch (error) {
@@ -49,7 +48,7 @@ export async function explainPlan(id: string, oci: OciSpec): Promise<Plan> {
   }
 }
 
-async function makePlan(id: string, oci: OciSpec): Promise<Plan> {
+async function makePlan(id: string, oci: OciSpec): Promise<ContainerPlan> {
   const cgroupsPath = oci.linux.cgroupsPath ?? `/${id}`;
   const [cgroups, own, hasKcore] = await Promise.all([
     Cgroups.find(),
@@ -84,5 +83,5 @@ async function makePlan(id: string, oci: OciSpec): Promise<Plan> {
     proc: { kind: "fresh" },
     idmapSlot: slotOf,
     receivedSlots: createSlot.root + 1 + count,
-  }).plan;
+  });
 }

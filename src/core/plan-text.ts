@@ -8,8 +8,8 @@ const nameWidth = 20;
 
 /** `cloneKinds`: namespaces that the process is born with. */
 export function planText(plan: Plan, cloneKinds = 0): string {
-  const born = cloneKinds === 0 ? [] : [`${" ".repeat(indexWidth)} ${"born with".padEnd(nameWidth)} ${kindNames(cloneKinds)}`];
-  const lines = plan.map((op, at) => `${String(at).padStart(indexWidth)} ${op.op.padEnd(nameWidth)} ${detail(op)}`.trimEnd());
+  const born = cloneKinds === 0 ? [] : [`${" ".repeat(indexWidth)}  ${"born with".padEnd(nameWidth)} ${kindNames(cloneKinds)}`];
+  const lines = plan.map((op, at) => `${String(at).padStart(indexWidth)}  ${op.op.padEnd(nameWidth)} ${detail(op)}`.trimEnd());
   return `${[...born, ...lines].join("\n")}\n`;
 }
 
