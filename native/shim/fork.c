@@ -122,11 +122,11 @@ _Noreturn void plan_child(const struct plan *plan, struct plan_env *env)
 	plan_run(plan, env);
 }
 
-int count_ops(const struct plan *plan, uint32_t code)
+uint8_t count_ops(const struct plan *plan, uint32_t code)
 {
-	int count = 0;
+	unsigned count = 0;
 	/* plan_decode has checked all lengths. */
 	for (const uint8_t *at = plan->bytes + 12; at < plan->bytes + plan->size; at += 8 + wire_get_u32(at + 4))
 		count += wire_get_u16(at) == code;
-	return count;
+	return count > 200 ? 200 : (uint8_t)count;
 }

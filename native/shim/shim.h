@@ -142,7 +142,8 @@ void nofile_restore(void);
 /* In a child: closes all descriptors but 0 to 2 and these; -1 is skipped. Sorts the array. */
 void close_all_but(int *keep, unsigned count);
 _Noreturn void plan_child(const struct plan *plan, struct plan_env *env);
-int count_ops(const struct plan *plan, uint32_t code);
+/* How often the plan has that op, 200 at most. */
+uint8_t count_ops(const struct plan *plan, uint32_t code);
 
 /* ---- task.c ---- */
 
@@ -184,6 +185,7 @@ struct task {
 	int pid, pidfd;
 	int console;             /* pty master of an exec, -1 */
 	uint8_t kind, state, forks_left;
+	uint8_t pins_left, exports_left, makes_console;
 	uint8_t doomed;          /* killed by us before its plan was through; successors die too */
 	uint8_t timed_out, barrier_waits, makes_reaper;
 	uint8_t was_live;        /* when it ended */

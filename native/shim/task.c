@@ -216,6 +216,8 @@ static void report_handle(struct task *task, struct plan_report *report, int *fd
 	report->detail[sizeof report->detail - 1] = '\0';
 	if (report->type == PLAN_FAILED) {
 		task_fail(task, report->err, report->op, report->detail);
+		/* It ends by itself, if it was the one who said so. */
+		task_signal(task, SIGKILL);
 		return;
 	}
 	/* A parked process may be traced by its neighbours: from then on nothing else is believed. */
@@ -226,22 +228,26 @@ static void report_handle(struct task *task, struct plan_report *report, int *fd
 		report_barrier(task, report->number);
 		break;
 	case PLAN_EXPORT:
-		if (*fd >= 0)
+		if (*fd >= 0 && task->exports_left > 0) {
+			task->exports_left--;
 			report_descriptor(task, 0, fd);
+		}
 		break;
 	case PLAN_PIN:
-		if (*fd >= 0 && report->number >= PLAN_FIRST_PIN && report->number < PLAN_FIRST_PIN + PLAN_PINS)
+		if (*fd >= 0 && task->pins_left > 0 && report->number >= PLAN_FIRST_PIN && report->number < PLAN_FIRST_PIN + PLAN_PINS) {
+			task->pins_left--;
 			report_descriptor(task, report->number, fd);
+		}
 		break;
 	case PLAN_FORKED:
 		report_forked(task, report->pid);
 		break;
 	case PLAN_CONSOLE:
-		if (task->console < 0)
+		if (task->console < 0 && task->makes_console)
 			task->console = steal_fd(fd);
 		break;
 	case PLAN_PARKED:
-		if (task->kind == TASK_INIT && !task->doomed) {
+		if (task->kind == TASK_INIT && !task->doomed && task->failure == NULL) {
 			task->state = TASK_PARKED;
 			task->ops->parked(task);
 		}
@@ -321,7 +327,14 @@ int task_fork_plan(struct task *task, uint32_t kinds, const char *cgroup, const 
 {
 	struct child_ends ends;
 
-	task->forks_left = (uint8_t)count_ops(plan, OP_FORK);
+	/*
+	 * A process that has been forked into a shared PID namespace may be traced already: it can only report what its plan says, so
+	 * that nobody slips a namespace of his own choice into the pod's pins.
+	 */
+	task->forks_left = count_ops(plan, OP_FORK);
+	task->pins_left = count_ops(plan, OP_PIN);
+	task->makes_console = count_ops(plan, OP_CONSOLE) > 0;
+	task->exports_left = (uint8_t)(count_ops(plan, OP_EXPORT) + task->makes_console);
 	env->image = plan_has(plan, OP_REAPER) ? shim->image : -1;
 	memcpy(env->pins, shim->pins, sizeof env->pins);
 	int err = task_fork(task, kinds, cgroup, &ends);

@@ -245,6 +245,71 @@ class Secrets(ShimCase):
         self.assertNotIn(b"secret-of-c", self.memory_of(self.shim.pid))
 
 
+class Hostile(ShimCase):
+    """Somebody who may trace a forked child takes its report socket and writes what he likes."""
+
+    def steal(self, pid, kind):
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        pidfd = os.pidfd_open(pid)
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(kind):
+                taken = libc.syscall(438, pidfd, int(fd), 0)
+                os.close(pidfd)
+                return socket.socket(fileno=taken)
+        raise AssertionError(f"{pid} has no {kind}")
+
+    def say(self, taken, type, number=0, pid=0, err=0, detail=b"", fd=None):
+        packet = struct.pack("<IIiIi236s", type, 0, err, number, pid, detail)
+        taken.sendmsg([packet], [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+
+    FAILED, BARRIER, EXPORT, PIN, FORKED, PARKED, CONSOLE = range(1, 8)
+
+    def test_before_it_is_parked_he_cannot_plant_descriptors_or_pids(self):
+        other = self.client.run_container("other", "/bin/sleep", "1000")
+        stops = plan(("clean-start",), ("barrier", 1), ("stdio", NO_SLOT, 1, 2), ("park",), ("exec", "/bin/sleep", ["sleep", "5"], []))
+        request = self.client.send("create", "c", 0, 0, "", [], "", "", 0, 5000, stops)
+        pid = self.client.event("barrier").pid
+        taken = self.steal(pid, "socket:")
+        uts = os.open("/proc/self/ns/uts", os.O_RDONLY)
+        self.say(taken, self.PIN, 66, fd=uts)
+        self.say(taken, self.EXPORT, fd=uts)
+        self.say(taken, self.CONSOLE, fd=uts)
+        self.say(taken, self.FORKED, pid=other)
+        self.say(taken, 99)
+        taken.send(b"short")
+        self.client.send("continue", 1, request=request)
+        created = self.client.answer(request, "created")
+        self.assertEqual((created.pid, created.fds), (pid, []))
+        self.assert_fails(lambda: self.client.create("d", init_plan("/bin/true", before=(("join-ns", 66, KIND["uts"]),))), 9)
+        self.assertNotIn(os.readlink("/proc/self/ns/uts"), self.shim.descriptors())
+        os.close(uts)
+
+    def test_of_a_parked_init_only_a_failure_is_believed(self):
+        created = self.client.create("c", init_plan("/bin/sleep", "1000"))
+        taken = self.steal(created.pid, "socket:")
+        for type in (self.BARRIER, self.EXPORT, self.PIN, self.FORKED, self.PARKED, self.CONSOLE):
+            self.say(taken, type, 66, pid=1)
+        self.client.states()
+        self.assertEqual(self.client.seen, [])
+        # He still holds the socket, which hides the execve: it is seen all the same.
+        self.client.start("c")
+        self.assertEqual(self.client.states()["c"].phase, 4)
+        with self.assertRaises(BrokenPipeError):
+            self.say(taken, self.FAILED, err=1, detail=b"too late")
+        self.client.kill("c")
+        self.assertEqual(self.client.ended("c").status, 9)
+
+    def test_a_failure_that_he_invents_ends_the_container_and_nothing_else(self):
+        created = self.client.create("c", init_plan("/bin/sleep", "1000"))
+        taken = self.steal(created.pid, "socket:")
+        self.say(taken, self.FAILED, err=13, detail=b"invented")
+        ended = self.client.ended("c")
+        self.assertEqual((ended.status, ended.started_at_ns), (9, 0))
+        self.assert_works()
+
+
 class Pins(ShimCase):
     def test_a_run_pins_and_exports_and_later_plans_use_the_pin(self):
         made = self.client.ask("run", 0, 5000, plan(("clean-start",), ("new-ns", KIND["uts"]), ("hostname", "pinned"), ("open-own-ns", 0, KIND["uts"]),

@@ -184,12 +184,17 @@ class Signals(ShimCase):
     def test_a_cgroup_that_holds_the_shim_is_never_killed(self):
         root = unified_root()
         own = next(line[3:] for line in open(f"/proc/{self.shim.pid}/cgroup").read().split("\n") if line.startswith("0::"))
+        bystander = subprocess.Popen(["/bin/sleep", "1000"])
+        self.addCleanup(lambda: (bystander.kill(), bystander.wait()))
         self.client.create("c", init_plan("/bin/sleep", "1000"), kill=[root + own])
         self.client.start("c")
+        self.assert_fails(lambda: self.client.kill("c", 15, 1))
+        self.assertEqual(self.client.states()["c"].phase, 4)
+        # Its init is killed all the same, and nobody else.
         self.assert_fails(lambda: self.client.kill("c", 9, 1))
+        self.assertEqual(self.client.ended("c").status, 9)
         self.assertTrue(self.shim.alive())
-        self.client.kill("c", 9, 0)
-        self.client.ended("c")
+        self.assertIsNone(bystander.poll())
 
 
 class Oom(ShimCase):
