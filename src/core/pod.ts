@@ -35,6 +35,7 @@ import type { Shim } from "./shim/shim.ts";
 /** Bounds plans of the pod itself, which take milliseconds. */
 const runDeadlineMs = 30_000;
 const reconnectPauseMs = 50;
+const reconnectPatienceMs = 2_000;
 const longestPauseMs = 100;
 const killSignal = 9;
 
@@ -54,6 +55,7 @@ export class HostPod implements Pod {
   #exitListener: ((exit: ContainerExit) => void) | undefined;
   #lostListener: (() => void) | undefined;
   #client: Shim | undefined;
+  #reconnecting: Promise<void> = Promise.resolve();
   #ending = false;
   #lost = false;
   #paths: Pod["namespacePaths"] | undefined;
@@ -102,12 +104,12 @@ export class HostPod implements Pod {
   /** Runs a step of the pod's own set-up; descriptors that it sends back are the caller's. */
   async run(step: RunStep, what: string, signal: AbortSignal, fds: readonly number[] = []): Promise<readonly number[]> {
     const request = { ...step, fds, deadlineMs: runDeadlineMs, what: `${what} of pod ${this.id}`, signal };
-    return (await this.#shim().run(request)).fds;
+    return (await (await this.#shim()).run(request)).fds;
   }
 
   /** Starts process 1 of the pod's PID namespace. */
   async startReaper(signal: AbortSignal): Promise<void> {
-    const fds = await this.run(planReaper(this.#spec, !procTakesPidns(this.#tools, this.#shim())), "PID namespace", signal);
+    const fds = await this.run(planReaper(this.#spec, !procTakesPidns(this.#tools, await this.#shim())), "PID namespace", signal);
     const path = podProcPath(this.#spec.runDir);
     try {
       if (fds.length === 0) return;
@@ -141,7 +143,7 @@ export class HostPod implements Pod {
   ): Promise<{ readonly process: ProcessIdentity; readonly oci: OciSpec }> {
     const { pidNamespace } = spec;
     const target = pidNamespace.kind === "target" ? await this.#initOf(pidNamespace.containerId) : undefined;
-    const input = { tools: this.#tools, shim: this.#shim(), pod: this.#spec, spec, rootfs, target, signal };
+    const input = { tools: this.#tools, shim: await this.#shim(), pod: this.#spec, spec, rootfs, target, signal };
     const created = await createContainer(input);
     this.#inits.set(spec.id, created.process);
     this.#cgroups.set(spec.id, cgroupsPathOf(spec.oci));
@@ -149,21 +151,21 @@ export class HostPod implements Pod {
   }
 
   async start(containerId: string, signal: AbortSignal): Promise<{ readonly startedAtNs: bigint }> {
-    return await this.#shim().start(containerId, signal);
+    return await (await this.#shim()).start(containerId, signal);
   }
 
   async execSync(containerId: string, oci: OciSpec, request: ExecRequest, signal: AbortSignal): Promise<ExecResult> {
     const init = await this.#initOf(containerId);
-    const input = { tools: this.#tools, shim: this.#shim(), pod: this.#spec, containerId, oci, init, request, signal };
+    const input = { tools: this.#tools, shim: await this.#shim(), pod: this.#spec, containerId, oci, init, request, signal };
     return await execInContainer(input);
   }
 
   async signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void> {
-    await unlessMissing(this.#shim().signal(containerId, signal, scope));
+    await unlessMissing((await this.#shim()).signal(containerId, signal, scope));
   }
 
   async reopenLog(containerId: string, signal: AbortSignal): Promise<void> {
-    await this.#shim().reopenLog(containerId, signal);
+    await (await this.#shim()).reopenLog(containerId, signal);
   }
 
   async remove(containerId: string, cgroupsPath: string, signal: AbortSignal): Promise<void> {
@@ -171,15 +173,15 @@ export class HostPod implements Pod {
     this.#inits.delete(containerId);
     await this.#tools.cgroups.clear(cgroupsPath, signal);
     this.#cgroups.delete(containerId);
-    await removeAttachPoint(this.#tools.stateDir, containerId);
+    removeAttachPoint(this.#tools.stateDir, containerId);
   }
 
   async list(): Promise<readonly ContainerState[]> {
-    return (await this.#shim().list()).map(stateOf);
+    return (await (await this.#shim()).list()).map(stateOf);
   }
 
   async acknowledgeExit(containerId: string): Promise<void> {
-    await unlessMissing(this.#shim().ackExit(containerId));
+    await unlessMissing((await this.#shim()).ackExit(containerId));
   }
 
   onExit(listener: (exit: ContainerExit) => void): void {
@@ -204,9 +206,9 @@ export class HostPod implements Pod {
     this.disconnect();
     for (const [id, cgroupsPath] of this.#cgroups) {
       await this.#tools.cgroups.clear(cgroupsPath, signal);
-      await removeAttachPoint(this.#tools.stateDir, id);
+      removeAttachPoint(this.#tools.stateDir, id);
     }
-    await removePodRemains(this.#spec);
+    removePodRemains(this.#spec);
   }
 
   disconnect(): void {
@@ -220,7 +222,7 @@ export class HostPod implements Pod {
   async #forget(containerId: string, signal: AbortSignal): Promise<void> {
     for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
-        return await this.#shim().forget(containerId, signal);
+        return await (await this.#shim()).forget(containerId, signal);
       } catch (error) {
         if (codeOf(error) === "not_found") return;
         if (codeOf(error) !== "failed_precondition") throw error;
@@ -230,7 +232,11 @@ export class HostPod implements Pod {
     }
   }
 
-  #shim(): Shim {
+  /** The connection; a shim that is just becoming a newer binary is waited for. */
+  async #shim(): Promise<Shim> {
+    if (this.#client === undefined && !this.#ending && !this.#lost) {
+      await Promise.race([this.#reconnecting, sleep(reconnectPatienceMs, undefined, { ref: false })]);
+    }
     if (this.#client !== undefined) return this.#client;
     const reason = this.#lost ? "has ended" : "is not connected";
     throw new RuntimeError("unavailable", `the shim of pod ${this.id} ${reason}`, { pod: this.id });
@@ -243,7 +249,9 @@ export class HostPod implements Pod {
         if (this.#exitListener === undefined) this.#early.push(exit);
         else this.#exitListener(exit);
       },
-      onLost: (error) => void this.#reconnect(error),
+      onLost: (error) => {
+        this.#reconnecting = this.#reconnect(error);
+      },
     };
   }
 
