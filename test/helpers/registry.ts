@@ -52,7 +52,10 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     ...["http:", `  addr: ${host}`, ...auth, ""],
   ];
   writeFileSync(join(dir, "config.yml"), config.join("\n"));
-  const child = spawn("/usr/bin/docker-registry", ["serve", join(dir, "config.yml")], { stdio: ["ignore", "ignore", "pipe"] });
+  // It must not outlive a test run that is killed.
+  const child = spawn("setpriv", ["--pdeathsig", "KILL", "/usr/bin/docker-registry", "serve", join(dir, "config.yml")], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
   let errors = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     errors += text;
