@@ -52,11 +52,11 @@ export function securedPod(more: NonNullable<NonNullable<PodPartial["linux"]>["s
 
 export const userNamespace = {
   usernsOptions: {
-    mode: 0,
+    mode: 0 as const,
     uids: [{ containerId: 0, hostId: 100_000, length: 65_536 }],
     gids: [{ containerId: 0, hostId: 200_000, length: 65_536 }],
   },
-} as const;
+};
 
 export interface FakeHost {
   /** Existing paths; symlinks by their target. */

@@ -64,7 +64,7 @@ describe("what every container has mounted", () => {
 
   it("does not name a group of terminals that the user namespace lacks", async () => {
     const line = { containerId: 0, hostId: 100_000, length: 3 };
-    const usernsOptions = { mode: 0, uids: [line], gids: [line] } as const;
+    const usernsOptions = { mode: 0 as const, uids: [line], gids: [line] };
     const mounts = await mountsOf([], { pod: securedPod({ namespaceOptions: { usernsOptions } }) });
     expect(at(mounts, "/dev/pts")?.options?.join()).not.toMatch(/gid=/);
   });

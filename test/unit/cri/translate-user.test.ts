@@ -130,7 +130,7 @@ describe("additional groups", () => {
   });
 
   it("with policy Strict are only those of the request and the primary one", async () => {
-    const asked = { runAsUsername: "web", supplementalGroups: [3000n], supplementalGroupsPolicy: 1 } as const;
+    const asked = { runAsUsername: "web", supplementalGroups: [3000n], supplementalGroupsPolicy: 1 as const };
     expect((await resolve(asked)).groups).toEqual([100, 3000]);
   });
 
