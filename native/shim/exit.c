@@ -93,6 +93,7 @@ static void rest_killed(struct task *killer)
 void exit_begin(struct container *container, uint32_t status)
 {
 	container->status = status;
+	oom_tell(container);
 	container->oom_killed = (uint8_t)was_oom_killed(container);
 	stdin_close(container);
 	container->exit_step = EXIT_KILLING;

@@ -9,6 +9,17 @@
 
 #include "shim.h"
 
+/* The sanitizer knows malloc's memory only: cells are handed to it by hand. */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, size) ((void)(at))
+#define ASAN_UNPOISON_MEMORY_REGION(at, size) ((void)(at))
+#endif
+
 #define PAGE 4096u
 #define CELLS_PER_PAGE ((PAGE - sizeof(struct cell_page)) / CELL_BYTES)
 
@@ -35,6 +46,7 @@ void *pages_alloc(size_t size)
 
 void pages_free(void *pages, size_t size)
 {
+	ASAN_UNPOISON_MEMORY_REGION(pages, size);
 	munmap(pages, size);
 }
 
@@ -58,7 +70,9 @@ void *cell_alloc(void)
 		return NULL;
 	unsigned index = (unsigned)__builtin_ctz(~page->used);
 	page->used |= 1u << index;
-	return memset((char *)(page + 1) + index * CELL_BYTES, 0, CELL_BYTES);
+	char *cell = (char *)(page + 1) + index * CELL_BYTES;
+	ASAN_UNPOISON_MEMORY_REGION(cell, CELL_BYTES);
+	return memset(cell, 0, CELL_BYTES);
 }
 
 void cell_free(void *cell)
@@ -66,6 +80,7 @@ void cell_free(void *cell)
 	if (cell == NULL)
 		return;
 	struct cell_page *page = (struct cell_page *)((uintptr_t)cell & ~(uintptr_t)(PAGE - 1));
+	ASAN_POISON_MEMORY_REGION(cell, CELL_BYTES);
 	page->used &= ~(1u << (((char *)cell - (char *)(page + 1)) / CELL_BYTES));
 	/* One page stays, so that a lone exec now and then does not map and unmap each time. */
 	if (page->used == 0 && page->link.next != page->link.prev) {

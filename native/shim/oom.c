@@ -40,7 +40,7 @@ void oom_baseline(struct oom *oom)
 	oom->baseline = oom->count = oom_read(oom);
 }
 
-static void oom_tell(struct container *container)
+void oom_tell(struct container *container)
 {
 	struct oom *oom = &container->oom;
 	struct reply reply;

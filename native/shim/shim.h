@@ -373,6 +373,8 @@ void oom_watch(struct oom *oom);
 void oom_close(struct oom *oom);
 void oom_baseline(struct oom *oom);
 uint64_t oom_read(struct oom *oom);
+/* Tells the clients of kills that they have not heard of. */
+void oom_tell(struct container *container);
 void oom_deadline(struct container *container, int64_t now);
 
 void record_init(struct record *record, const char *id);

@@ -9,7 +9,7 @@ BINARY = os.environ.get("CAISSON_SHIM", os.path.abspath(os.path.join(TOP, "build
 KILL_REST, STDIN, TERMINAL, STDIN_ONCE = 4, 1, 2, 8
 
 
-def variant(name, defines="", build=None):
+def variant(name, defines="", build=None, more=()):
     """The shim with other definitions, such as another protocol; built once."""
     out = os.path.join(OUT, f"shim-{name}")
     os.makedirs(out, exist_ok=True)
@@ -19,8 +19,16 @@ def variant(name, defines="", build=None):
         command.append(f"NODE={node}")
     if build:
         command.append(f"BUILD={build}")
+    command += more
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return os.path.join(out, "caisson-shim")
+
+
+def sanitized():
+    """With AddressSanitizer and UBSan; memory.c poisons what is free."""
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+    return variant("sanitized", more=["MUSL_CC=clang", "LINK=-no-pie", f"CFLAGS=-O1 -g {flags}",
+                                      "FLAGS=-std=c17 -Wall -Wextra -ffunction-sections -fno-pie -MMD -MP -Icommon"])
 
 
 class ShimCase(unittest.TestCase):

@@ -198,42 +198,49 @@ class Signals(ShimCase):
 
 
 class Oom(ShimCase):
-    def hungry_cgroup(self):
-        group = self.cgroup("memory")
-        open(f"{group}/memory.limit_in_bytes", "w").write("16777216")
-        return group
+    def hungry(self):
+        """What a container needs to be in a cgroup with little memory, on v1 or v2."""
+        if os.path.isdir("/sys/fs/cgroup/memory"):
+            group = self.cgroup("memory")
+            open(f"{group}/memory.limit_in_bytes", "w").write("16777216")
+            return dict(before=in_cgroup(group)), dict(oom=group)
+        open(f"{unified_root()}/cgroup.subtree_control", "w").write("+memory")
+        group = self.cgroup()
+        open(f"{group}/memory.max", "w").write("16777216")
+        return {}, dict(cgroup=group, oom=f"{group}/memory.events")
+
+    def start(self, id, where, *argv):
+        before, options = where
+        self.client.create(id, init_plan(*argv, **before), **options)
+        self.client.start(id)
 
     def test_an_init_that_is_killed_for_memory_says_so(self):
-        group = self.hungry_cgroup()
-        program = init_plan("/usr/bin/tail", "/dev/zero", before=in_cgroup(group))
-        self.client.create("c", program, oom=group)
-        self.client.start("c")
+        self.start("c", self.hungry(), "/usr/bin/tail", "/dev/zero")
         ended = self.client.ended("c", timeout=20)
         self.assertEqual((ended.status, ended.oom_killed), (9, 1))
+        self.assertIn("oom", [message.name for message in self.client.seen])
 
     def test_a_child_that_is_killed_is_an_event_and_no_verdict_on_init(self):
-        group = self.hungry_cgroup()
-        self.client.create("c", init_plan("/bin/sh", "-c", "tail /dev/zero; sleep 0.4; exit 3", before=in_cgroup(group)), oom=group)
-        self.client.start("c")
+        self.start("c", self.hungry(), "/bin/sh", "-c", "tail /dev/zero; sleep 0.4; exit 3")
         self.assertEqual(self.client.event("oom", id="c", timeout=20).count, 1)
         ended = self.client.ended("c", timeout=20)
         self.assertEqual((ended.status, ended.oom_killed), (3 << 8, 0))
 
+    def test_a_shell_that_passes_the_kill_of_its_child_on_is_oom_killed(self):
+        self.start("c", self.hungry(), "/bin/sh", "-c", "tail /dev/zero; exit $?")
+        ended = self.client.ended("c", timeout=20)
+        self.assertEqual((ended.status, ended.oom_killed), (137 << 8, 1))
+
     def test_a_plain_kill_is_no_oom(self):
-        group = self.hungry_cgroup()
-        self.client.create("c", init_plan("/bin/sleep", "100", before=in_cgroup(group)), oom=group)
-        self.client.start("c")
+        self.start("c", self.hungry(), "/bin/sleep", "100")
         self.client.kill("c")
         self.assertEqual(self.client.ended("c").oom_killed, 0)
 
     def test_counts_of_before_are_not_held_against_it(self):
-        group = self.hungry_cgroup()
-        for id, argv in (("first", ("/usr/bin/tail", "/dev/zero")), ("second", ("/bin/sleep", "100"))):
-            self.client.create(id, init_plan(*argv, before=in_cgroup(group)), oom=group)
-            if id == "first":
-                self.client.start(id)
-                self.assertEqual(self.client.ended(id, timeout=20).oom_killed, 1)
-        self.client.start("second")
+        where = self.hungry()
+        self.start("first", where, "/usr/bin/tail", "/dev/zero")
+        self.assertEqual(self.client.ended("first", timeout=20).oom_killed, 1)
+        self.start("second", where, "/bin/sleep", "100")
         self.client.kill("second")
         self.assertEqual(self.client.ended("second").oom_killed, 0)
 

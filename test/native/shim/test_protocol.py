@@ -150,6 +150,25 @@ class Protocol(ShimCase):
         self.assertEqual(self.shim.client().hello.pid, second.pid)
 
 
+class Sanitized(Protocol):
+    """The same, and a container's life, with sanitizers in the shim."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.binary = sanitized()
+
+    def test_containers_and_execs_come_and_go(self):
+        for i in range(20):
+            self.client.run_container("c", "/bin/sh", "-c", "head -c 50000 /dev/zero | tr '\\0' x | fold -w 999; exec sleep 100", log=self.log())
+            for k in range(3):
+                self.client.exec_output("c", f"e{k}", "/bin/sh", "-c", "sleep 10 & sleep 10", timeout=20)
+            self.client.send("signal", "c", 9, 0)
+            self.client.ended("c")
+            self.client.ask("forget", "c")
+        self.client.ask("shutdown")
+        self.assertEqual(os.waitpid(self.shim.pid, 0)[1], 0)
+
+
 class Versions(unittest.TestCase):
     """A shim of the protocol before and of the one after ours does what every daemon needs."""
 
