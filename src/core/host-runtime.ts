@@ -4,6 +4,7 @@ import { release } from "node:os";
 import { dirname, join } from "node:path/posix";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoName, RuntimeError, wrapError } from "../lib/errors.ts";
+import { makeStateDirectory } from "../lib/state-files.ts";
 import { Undo } from "../lib/undo.ts";
 import { addon } from "../native/addon.ts";
 import { Cgroups } from "./cgroup/cgroups.ts";
@@ -14,15 +15,16 @@ import { readExitRecord } from "./exit-record.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { planPodNamespaces, planShm, type RunStep } from "./namespace/pod-namespaces.ts";
 import type { OciResources } from "./oci.ts";
-import { type Connect, HostPod } from "./pod.ts";
+import { HostPod } from "./pod.ts";
 import { removePodRemains, shmPathOf } from "./pod-remains.ts";
 import type { CoreLog, PodTools } from "./pod-tools.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
 import { SeccompCompiler } from "./process/seccomp.ts";
-import type { CgroupStats, ContainerExit, Pod, PodSpec, Runtime } from "./runtime.ts";
+import type { CgroupStats, ContainerExit, Pod, PodSpec, ProcessIdentity, Runtime } from "./runtime.ts";
 import { connectShim } from "./shim/connect.ts";
 import { ProcessHandle } from "./shim/process-handle.ts";
 import { loadShimImage, type ShimImage, startShim } from "./shim/start.ts";
+import { type Connect, type LinkOptions, ShimLink, type StartShim } from "./shim-link.ts";
 
 export interface HostRuntimeOptions {
   /** STATE, such as /run/caisson. */
@@ -101,12 +103,11 @@ export class HostRuntime implements Runtime {
       this.#tools.log.warn({ err: error, pod: spec.id }, `a pod that could not be started leaves its ${failed}`);
     });
     undo.push("directory and mounts", () => removePodRemains(spec));
-    await mkdir(dirname(spec.runDir), { recursive: true, mode: 0o700 });
-    await mkdir(spec.runDir, { recursive: true, mode: 0o700 });
-    if (spec.netnsPath !== null) await mkdir(dirname(spec.netnsPath), { recursive: true, mode: 0o755 });
+    makeStateDirectory(spec.runDir, 0o700);
+    if (spec.netnsPath !== null) makeStateDirectory(dirname(spec.netnsPath), 0o755);
     const pod = await this.#startShim(spec, signal);
     undo.push("shim", (undoSignal) => pod.destroy(undoSignal));
-    for (const step of await this.#setUpSteps(spec)) await pod.run(step, "namespaces", signal);
+    for (const step of this.#setUpSteps(spec)) await pod.run(step, "namespaces", signal);
     if (spec.pid === "pod") await pod.startReaper(signal);
     undo.commit();
     return pod;
@@ -117,10 +118,8 @@ export class HostRuntime implements Runtime {
     const process = identity === undefined ? undefined : ProcessHandle.find(identity);
     if (process === undefined) return undefined;
     try {
-      const { id: podId, runDir } = spec;
-      const expected = process.identity;
-      const connect: Connect = (listeners, own) => connectShim({ podId, runDir, expected, listeners, signal: own });
-      return await HostPod.open(spec, this.#tools, process, connect, signal);
+      const link = await ShimLink.connect(process, this.#linkOptions(spec, process.identity), signal);
+      return new HostPod(spec, this.#tools, link);
     } catch (error) {
       process[Symbol.dispose]();
       if (await hasEnded(process)) return undefined;
@@ -152,10 +151,8 @@ export class HostRuntime implements Runtime {
       await process.ended;
     }
     await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.clear(path, signal)));
-    await Promise.all(
-      cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1))),
-    );
-    await removePodRemains(spec);
+    for (const path of cgroupsPaths) removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1));
+    removePodRemains(spec);
   }
 
   async exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {
@@ -179,28 +176,24 @@ export class HostRuntime implements Runtime {
 
   async #startShim(spec: PodSpec, signal: AbortSignal): Promise<HostPod> {
     const cgroup = await this.#cgroupOfShims();
-    const { runDir, id: podId } = spec;
-    const connect: Connect = (listeners, own) => connectShim({ podId, runDir, expected: null, listeners, signal: own });
-    return await HostPod.started(spec, this.#tools, connect, (listeners) =>
-      startShim({
-        podId,
-        runDir,
-        image: this.#image,
-        cgroup,
-        softNofile: null,
-        stderrFd: this.#options.shimStderrFd ?? null,
-        env: this.#options.shimEnv ?? [],
-        listeners,
-        signal,
-      }),
-    );
+    const { shimStderrFd = null, shimEnv = [] } = this.#options;
+    const fixed = { podId: spec.id, runDir: spec.runDir, image: this.#image, cgroup, softNofile: null, signal };
+    const start: StartShim = (listeners) => startShim({ ...fixed, stderrFd: shimStderrFd, env: shimEnv, listeners });
+    return new HostPod(spec, this.#tools, await ShimLink.start(start, this.#linkOptions(spec, null)));
   }
 
-  async #setUpSteps(spec: PodSpec): Promise<readonly RunStep[]> {
+  /** Later connections outlive the request that made the first one: each brings a signal of its own, or none. */
+  #linkOptions(spec: PodSpec, expected: ProcessIdentity | null): LinkOptions {
+    const { id: podId, runDir } = spec;
+    const connect: Connect = (listeners, signal) => connectShim({ podId, runDir, expected, listeners, signal });
+    return { podId, connect, log: this.#tools.log };
+  }
+
+  #setUpSteps(spec: PodSpec): readonly RunStep[] {
     const [first, ...rest] = planPodNamespaces(spec);
     if (first === undefined || spec.ipc === "host") return first === undefined ? [] : [first, ...rest];
     const hostPath = shmPathOf(spec.runDir);
-    await mkdir(hostPath, { recursive: true, mode: 0o755 });
+    makeStateDirectory(hostPath, 0o755);
     const owner = {
       uid: spec.user === null ? 0 : toHostId(0, spec.user.uid),
       gid: spec.user === null ? 0 : toHostId(0, spec.user.gid),
@@ -232,13 +225,8 @@ function nowNs(): bigint {
   return BigInt(Date.now()) * 1_000_000n;
 }
 
-interface ShimIdentity {
-  readonly pid: number;
-  readonly startTicks: bigint;
-}
-
 /** What the shim wrote about itself; undefined: it never started, or before the last boot. */
-async function readShimIdentity(runDir: string): Promise<ShimIdentity | undefined> {
+async function readShimIdentity(runDir: string): Promise<ProcessIdentity | undefined> {
   const path = join(runDir, "shim.json");
   try {
     const [text, bootId] = await Promise.all([readFile(path, "utf8"), readFile("/proc/sys/kernel/random/boot_id", "utf8")]);

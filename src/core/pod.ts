@@ -1,14 +1,15 @@
 /** A pod on this host, through its shim. */
-import { readdirSync, readlinkSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { codeOf, RuntimeError } from "../lib/errors.ts";
 import { addon } from "../native/addon.ts";
 import { cgroupsPathOf, createContainer, removeAttachPoint } from "./container-create.ts";
 import { execInContainer } from "./container-exec.ts";
-import { exitOf, stateOf } from "./container-exit.ts";
+import { stateOf } from "./container-exit.ts";
 import { HostRootfs } from "./host-rootfs.ts";
 import { planAttach, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
+import { sysctlPath } from "./namespace/sysctl-path.ts";
+import { namespacePaths } from "./namespace-paths.ts";
 import type { OciSpec } from "./oci.ts";
 import { podPin } from "./plan-schema.ts";
 import { removePodRemains } from "./pod-remains.ts";
@@ -28,88 +29,49 @@ import type {
   Rootfs,
   RootfsLayers,
 } from "./runtime.ts";
-import type { ShimListeners } from "./shim/events.ts";
-import type { ProcessHandle } from "./shim/process-handle.ts";
-import type { Shim } from "./shim/shim.ts";
+import type { ShimLink } from "./shim-link.ts";
 
 /** Bounds plans of the pod itself, which take milliseconds. */
 const runDeadlineMs = 30_000;
-const reconnectPauseMs = 50;
-const reconnectPatienceMs = 2_000;
 const longestPauseMs = 100;
 const killSignal = 9;
-
-export type Connect = (listeners: ShimListeners, signal?: AbortSignal) => Promise<Shim>;
 
 export class HostPod implements Pod {
   readonly id: string;
   readonly shim: ProcessIdentity;
   readonly #spec: PodSpec;
   readonly #tools: PodTools;
-  readonly #process: ProcessHandle;
-  readonly #connect: Connect;
+  readonly #link: ShimLink;
   readonly #inits = new Map<string, ProcessIdentity>();
   readonly #cgroups = new Map<string, string>();
-  /** Exits that came before somebody listened. */
-  #early: ContainerExit[] = [];
-  #exitListener: ((exit: ContainerExit) => void) | undefined;
-  #lostListener: (() => void) | undefined;
-  #client: Shim | undefined;
-  #reconnecting: Promise<void> = Promise.resolve();
-  #ending = false;
-  #lost = false;
   #paths: Pod["namespacePaths"] | undefined;
 
-  private constructor(spec: PodSpec, tools: PodTools, process: ProcessHandle, connect: Connect) {
+  constructor(spec: PodSpec, tools: PodTools, link: ShimLink) {
     this.id = spec.id;
+    this.shim = link.identity;
     this.#spec = spec;
     this.#tools = tools;
-    this.#process = process;
-    this.#connect = connect;
-    this.shim = process.identity;
-    process.ended.then(
-      () => this.#shimEnded(),
-      () => this.#shimEnded(),
-    );
-  }
-
-  /** Connects to a shim that runs. */
-  static async open(
-    spec: PodSpec,
-    tools: PodTools,
-    process: ProcessHandle,
-    connect: Connect,
-    signal: AbortSignal,
-  ): Promise<HostPod> {
-    const pod = new HostPod(spec, tools, process, connect);
-    pod.#client = await connect(pod.#listeners(), signal);
-    return pod;
-  }
-
-  /** Takes the connection that starting the shim has made; `listeners` were given to it. */
-  static started(spec: PodSpec, tools: PodTools, connect: Connect, start: StartShim): Promise<HostPod> {
-    return startedPod(start, (process, shim, relay) => {
-      const pod = new HostPod(spec, tools, process, connect);
-      pod.#client = shim;
-      relay.target = pod.#listeners();
-      return pod;
-    });
+    this.#link = link;
   }
 
   get namespacePaths(): Pod["namespacePaths"] {
-    this.#paths ??= this.#findNamespacePaths();
+    this.#paths ??= namespacePaths(this.#spec, this.shim);
     return this.#paths;
   }
 
   /** Runs a step of the pod's own set-up; descriptors that it sends back are the caller's. */
   async run(step: RunStep, what: string, signal: AbortSignal, fds: readonly number[] = []): Promise<readonly number[]> {
     const request = { ...step, fds, deadlineMs: runDeadlineMs, what: `${what} of pod ${this.id}`, signal };
-    return (await (await this.#shim()).run(request)).fds;
+    return (await (await this.#link.shim()).run(request)).fds;
   }
 
   /** Starts process 1 of the pod's PID namespace. */
   async startReaper(signal: AbortSignal): Promise<void> {
-    const fds = await this.run(planReaper(this.#spec, !procTakesPidns(this.#tools, await this.#shim())), "PID namespace", signal);
+    const fds = await this.run(
+      planReaper(this.#spec, !procTakesPidns(this.#tools, await this.#link.shim())),
+      "PID namespace",
+      signal,
+    );
     const path = podProcPath(this.#spec.runDir);
     try {
       if (fds.length === 0) return;
@@ -143,7 +105,7 @@ export class HostPod implements Pod {
   ): Promise<{ readonly process: ProcessIdentity; readonly oci: OciSpec }> {
     const { pidNamespace } = spec;
     const target = pidNamespace.kind === "target" ? await this.#initOf(pidNamespace.containerId) : undefined;
-    const input = { tools: this.#tools, shim: await this.#shim(), pod: this.#spec, spec, rootfs, target, signal };
+    const input = { tools: this.#tools, shim: await this.#link.shim(), pod: this.#spec, spec, rootfs, target, signal };
     const created = await createContainer(input);
     this.#inits.set(spec.id, created.process);
     this.#cgroups.set(spec.id, cgroupsPathOf(spec.oci));
@@ -151,21 +113,21 @@ export class HostPod implements Pod {
   }
 
   async start(containerId: string, signal: AbortSignal): Promise<{ readonly startedAtNs: bigint }> {
-    return await (await this.#shim()).start(containerId, signal);
+    return await (await this.#link.shim()).start(containerId, signal);
   }
 
   async execSync(containerId: string, oci: OciSpec, request: ExecRequest, signal: AbortSignal): Promise<ExecResult> {
     const init = await this.#initOf(containerId);
-    const input = { tools: this.#tools, shim: await this.#shim(), pod: this.#spec, containerId, oci, init, request, signal };
+    const input = { tools: this.#tools, shim: await this.#link.shim(), pod: this.#spec, containerId, oci, init, request, signal };
     return await execInContainer(input);
   }
 
   async signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void> {
-    await unlessMissing((await this.#shim()).signal(containerId, signal, scope));
+    await unlessMissing((await this.#link.shim()).signal(containerId, signal, scope));
   }
 
   async reopenLog(containerId: string, signal: AbortSignal): Promise<void> {
-    await (await this.#shim()).reopenLog(containerId, signal);
+    await (await this.#link.shim()).reopenLog(containerId, signal);
   }
 
   async remove(containerId: string, cgroupsPath: string, signal: AbortSignal): Promise<void> {
@@ -177,33 +139,23 @@ export class HostPod implements Pod {
   }
 
   async list(): Promise<readonly ContainerState[]> {
-    return (await (await this.#shim()).list()).map(stateOf);
+    return (await (await this.#link.shim()).list()).map(stateOf);
   }
 
   async acknowledgeExit(containerId: string): Promise<void> {
-    await unlessMissing((await this.#shim()).ackExit(containerId));
+    await unlessMissing((await this.#link.shim()).ackExit(containerId));
   }
 
   onExit(listener: (exit: ContainerExit) => void): void {
-    this.#exitListener = listener;
-    for (const exit of this.#early.splice(0)) listener(exit);
+    this.#link.onExit(listener);
   }
 
   onShimLost(listener: () => void): void {
-    this.#lostListener = listener;
-    if (this.#lost) queueMicrotask(listener);
+    this.#link.onLost(listener);
   }
 
   async destroy(signal: AbortSignal): Promise<void> {
-    this.#ending = true;
-    try {
-      await this.#client?.shutdown(signal);
-    } catch (error) {
-      if (codeOf(error) === "canceled") throw error;
-      this.#process.kill(killSignal);
-    }
-    await untilEnded(this.#process, signal);
-    this.disconnect();
+    await this.#link.end(signal);
     for (const [id, cgroupsPath] of this.#cgroups) {
       await this.#tools.cgroups.clear(cgroupsPath, signal);
       removeAttachPoint(this.#tools.stateDir, id);
@@ -212,17 +164,14 @@ export class HostPod implements Pod {
   }
 
   disconnect(): void {
-    this.#ending = true;
-    this.#client?.disconnect();
-    this.#client = undefined;
-    this.#process[Symbol.dispose]();
+    this.#link.disconnect();
   }
 
   /** Whatever its state: one that still runs is killed first. */
   async #forget(containerId: string, signal: AbortSignal): Promise<void> {
     for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
-        return await (await this.#shim()).forget(containerId, signal);
+        return await (await this.#link.shim()).forget(containerId, signal);
       } catch (error) {
         if (codeOf(error) === "not_found") return;
         if (codeOf(error) !== "failed_precondition") throw error;
@@ -232,53 +181,6 @@ export class HostPod implements Pod {
     }
   }
 
-  /** The connection; a shim that is just becoming a newer binary is waited for. */
-  async #shim(): Promise<Shim> {
-    if (this.#client === undefined && !this.#ending && !this.#lost) {
-      await Promise.race([this.#reconnecting, sleep(reconnectPatienceMs, undefined, { ref: false })]);
-    }
-    if (this.#client !== undefined) return this.#client;
-    const reason = this.#lost ? "has ended" : "is not connected";
-    throw new RuntimeError("unavailable", `the shim of pod ${this.id} ${reason}`, { pod: this.id });
-  }
-
-  #listeners(): ShimListeners {
-    return {
-      onExit: (told) => {
-        const exit = exitOf(told);
-        if (this.#exitListener === undefined) this.#early.push(exit);
-        else this.#exitListener(exit);
-      },
-      onLost: (error) => {
-        this.#reconnecting = this.#reconnect(error);
-      },
-    };
-  }
-
-  /** A shim that became a newer binary, or that dropped us for being slow, still lives: only its end is the pod's end. */
-  async #reconnect(reason: RuntimeError): Promise<void> {
-    this.#client = undefined;
-    this.#tools.log.debug({ err: reason, pod: this.id }, "connection to a shim ended");
-    while (!this.#ending && !this.#lost) {
-      await sleep(reconnectPauseMs);
-      if (this.#ending || this.#lost) return;
-      try {
-        this.#client = await this.#connect(this.#listeners());
-        return;
-      } catch (error) {
-        this.#tools.log.debug({ err: error, pod: this.id }, "a shim does not answer yet");
-      }
-    }
-  }
-
-  #shimEnded(): void {
-    if (this.#ending || this.#lost) return;
-    this.#lost = true;
-    this.#client?.disconnect();
-    this.#client = undefined;
-    this.#lostListener?.();
-  }
-
   async #initOf(containerId: string): Promise<ProcessIdentity> {
     const known = this.#inits.get(containerId);
     if (known !== undefined) return known;
@@ -286,35 +188,6 @@ export class HostPod implements Pod {
     const found = this.#inits.get(containerId);
     if (found === undefined) throw new RuntimeError("not_found", `container ${containerId} is not in pod ${this.id}`);
     return found;
-  }
-
-  /** The shim's pins by way of its descriptors: they stay for the pod's life. */
-  #findNamespacePaths(): Pod["namespacePaths"] {
-    const { pid } = this.shim;
-    const paths: { -readonly [K in keyof Pod["namespacePaths"]]: Pod["namespacePaths"][K] } = {};
-    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-      const path = `/proc/${pid}/fd/${fd}`;
-      const kind = namespaceKinds.get(/^([a-z]+):\[/.exec(linkOf(path))?.[1] ?? "");
-      if (kind !== undefined) paths[kind] = path;
-    }
-    if (this.#spec.netnsPath !== null) paths.network = this.#spec.netnsPath;
-    return paths;
-  }
-}
-
-const namespaceKinds = new Map<string, keyof Pod["namespacePaths"]>([
-  ["net", "network"],
-  ["ipc", "ipc"],
-  ["uts", "uts"],
-  ["pid", "pid"],
-  ["user", "user"],
-]);
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return "";
   }
 }
 
@@ -326,48 +199,10 @@ function explainIdmap(error: unknown): unknown {
   return new RuntimeError("failed_precondition", `layer ${String(detail).slice("id map of ".length)}: ${reason}`, {}, error);
 }
 
-/** Dots and slashes may both separate; whichever comes first does, and the other is a character of a name (sysctl.d(5)). */
-export function sysctlPath(key: string): string {
-  const separator = /[./]/.exec(key)?.[0];
-  return separator === "." ? key.replace(/[./]/g, (found) => (found === "." ? "/" : ".")) : key;
-}
-
 async function unlessMissing(work: Promise<void>): Promise<void> {
   try {
     await work;
   } catch (error) {
     if (codeOf(error) !== "not_found") throw error;
   }
-}
-
-async function untilEnded(process: ProcessHandle, signal: AbortSignal): Promise<void> {
-  const aborted = Promise.withResolvers<never>();
-  const onAbort = () =>
-    aborted.reject(new RuntimeError("deadline_exceeded", `process ${process.identity.pid} has not ended in time`));
-  signal.addEventListener("abort", onAbort, { once: true });
-  // Waiting for a shim keeps no program alive by itself; whoever ends a pod wants to see its end.
-  const alive = setInterval(() => {}, 60_000);
-  try {
-    if (signal.aborted) onAbort();
-    await Promise.race([process.ended, aborted.promise]);
-  } finally {
-    clearInterval(alive);
-    signal.removeEventListener("abort", onAbort);
-  }
-}
-
-/** Starts a shim with these listeners. */
-export type StartShim = (listeners: ShimListeners) => Promise<{ readonly shim: Shim; readonly process: ProcessHandle }>;
-
-/** Events may come before there is a pod to take them: none do before the first container, but types cannot know. */
-async function startedPod(
-  start: StartShim,
-  make: (process: ProcessHandle, shim: Shim, relay: { target: ShimListeners | undefined }) => HostPod,
-): Promise<HostPod> {
-  const relay: { target: ShimListeners | undefined } = { target: undefined };
-  const { shim, process } = await start({
-    onExit: (exit) => relay.target?.onExit(exit),
-    onLost: (error) => relay.target?.onLost(error),
-  });
-  return make(process, shim, relay);
 }

@@ -4,8 +4,8 @@ import { planContainer } from "../../../src/core/container-plan.ts";
 import { parseExitRecord } from "../../../src/core/exit-record.ts";
 import { finalSpec, joinedKinds } from "../../../src/core/final-spec.ts";
 import { kernelAtLeast } from "../../../src/core/host-runtime.ts";
+import { sysctlPath } from "../../../src/core/namespace/sysctl-path.ts";
 import { planText } from "../../../src/core/plan-text.ts";
-import { sysctlPath } from "../../../src/core/pod.ts";
 import type { ContainerSpec, PodSpec } from "../../../src/core/runtime.ts";
 import { containerInput, plainPod, spec } from "./plan-fixtures.ts";
 
