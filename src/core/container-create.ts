@@ -1,7 +1,8 @@
 /** From a container spec to a parked init: cgroup, descriptors, plan, fork. */
-import { mkdir, rm, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path/posix";
 import { RuntimeError } from "../lib/errors.ts";
+import { makeStateDirectory, removeStateTree } from "../lib/state-files.ts";
 import { addon } from "../native/addon.ts";
 import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
 import { deviceNodes } from "./device/default-devices.ts";
@@ -51,7 +52,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
     const init = await forkInit(input, cgroupsPath);
     return { process: init, oci: finalSpec(spec, pod, init, input.target) };
   } catch (error) {
-    await removeAttachPoint(tools.stateDir, spec.id);
+    removeAttachPoint(tools.stateDir, spec.id);
     await tools.cgroups.clear(cgroupsPath, AbortSignal.timeout(clearDeadlineMs)).catch((stuck: unknown) => {
       tools.log.warn({ err: stuck, id: spec.id }, "the cgroup of a container that could not be created stays");
     });
@@ -190,7 +191,7 @@ export function attachPointOf(stateDir: string, id: string): string {
  */
 async function makeAttachPoint(stateDir: string, id: string, inUserNamespace: boolean): Promise<string> {
   const path = attachPointOf(stateDir, id);
-  await mkdir(path, { recursive: true, mode: 0o711 });
+  makeStateDirectory(path, 0o711);
   return !inUserNamespace || (await reachable(path)) ? path : "/tmp";
 }
 
@@ -201,6 +202,6 @@ async function reachable(path: string): Promise<boolean> {
   return true;
 }
 
-export async function removeAttachPoint(stateDir: string, id: string): Promise<void> {
-  await rm(dirname(attachPointOf(stateDir, id)), { recursive: true, force: true });
+export function removeAttachPoint(stateDir: string, id: string): void {
+  removeStateTree(dirname(attachPointOf(stateDir, id)));
 }

@@ -1,25 +1,23 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { errnoName } from "../lib/errors.ts";
 import type { PodTranslation } from "./translation.ts";
 
-/** The files that are mounted into every container of the pod; readable for any user in it. */
-export async function writePodFiles(translation: PodTranslation): Promise<void> {
+/** The files that are mounted into every container of the pod; readable for any user in it. Synchronous as state-files.ts is. */
+export function writePodFiles(translation: PodTranslation): void {
   const { files, spec } = translation;
-  const write = async (name: string, content: string | Buffer): Promise<void> => {
+  const write = (name: string, content: string | Buffer): void => {
     // Replaces nothing: the directory is new, and ours alone.
-    await writeFile(join(spec.runDir, name), content, { mode: 0o644, flag: "wx" });
+    writeFileSync(join(spec.runDir, name), content, { mode: 0o644, flag: "wx" });
   };
-  await Promise.all([
-    write("hostname", files.hostname),
-    write("hosts", files.hosts ?? (await nodeFile("/etc/hosts"))),
-    write("resolv.conf", files.resolvConf ?? (await nodeFile("/etc/resolv.conf"))),
-  ]);
+  write("hostname", files.hostname);
+  write("hosts", files.hosts ?? nodeFile("/etc/hosts"));
+  write("resolv.conf", files.resolvConf ?? nodeFile("/etc/resolv.conf"));
 }
 
-async function nodeFile(path: string): Promise<Buffer> {
+function nodeFile(path: string): Buffer {
   try {
-    return await readFile(path);
+    return readFileSync(path);
   } catch (error) {
     if (errnoName(error) === "ENOENT") return Buffer.alloc(0);
     throw error;

@@ -2,9 +2,10 @@
  * Copies of the records beside the pod's shim, from which recovery rebuilds a database that was lost. They hold what the shim itself
  * does not know; phases of containers come from the shim. Not synced: the directory is not trusted after a reboot.
  */
-import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import type { OciSpec } from "../core/oci.ts";
 import { errnoName, messageOf } from "../lib/errors.ts";
+import { makeStateDirectory, removeStateTree, replaceStateFile } from "../lib/state-files.ts";
 import { step } from "../lib/step.ts";
 import { parse, stringify } from "../store/tagged-json.ts";
 import type { CriApp } from "./app-types.ts";
@@ -12,7 +13,9 @@ import { bundleConfigPath, bundleDir, bundlesDir, containerRecordPath, isObjectI
 import { type ContainerRecord, containerCodec, type RecordCodec, type SandboxRecord, sandboxCodec } from "./records.ts";
 
 export async function mirrorSandbox(app: CriApp, record: SandboxRecord): Promise<void> {
-  await step("pod.write-record", () => replace(podRecordPath(app.config, record.id), stringify(sandboxCodec.encode(record))));
+  await step("pod.write-record", () =>
+    replaceStateFile(podRecordPath(app.config, record.id), stringify(sandboxCodec.encode(record))),
+  );
 }
 
 /** For later changes: an outdated copy is corrected by recovery, so a full disk does not fail what has happened. */
@@ -27,17 +30,15 @@ export async function mirrorSandboxRegardless(app: CriApp, record: SandboxRecord
 
 /** The bundle: config.json for hooks and people, record.json for recovery. */
 export async function writeBundle(app: CriApp, record: ContainerRecord, oci: OciSpec): Promise<void> {
-  await step("container.write-bundle", async () => {
-    await mkdir(bundleDir(app.config, record.podId, record.id), { recursive: true, mode: 0o700 });
-    await Promise.all([
-      replace(bundleConfigPath(app.config, record.podId, record.id), JSON.stringify(oci)),
-      replace(containerRecordPath(app.config, record.podId, record.id), stringify(containerCodec.encode(record))),
-    ]);
+  await step("container.write-bundle", () => {
+    makeStateDirectory(bundleDir(app.config, record.podId, record.id), 0o700);
+    replaceStateFile(bundleConfigPath(app.config, record.podId, record.id), JSON.stringify(oci));
+    replaceStateFile(containerRecordPath(app.config, record.podId, record.id), stringify(containerCodec.encode(record)));
   });
 }
 
-export async function removeBundle(app: CriApp, podId: string, id: string): Promise<void> {
-  await rm(bundleDir(app.config, podId, id), { recursive: true, force: true });
+export function removeBundle(app: CriApp, podId: string, id: string): void {
+  removeStateTree(bundleDir(app.config, podId, id));
 }
 
 export interface MirroredPod {
@@ -81,10 +82,4 @@ async function readRecord<T>(app: CriApp, path: string, codec: RecordCodec<T>): 
     if (errnoName(error) !== "ENOENT") app.log.warn({ path, err: messageOf(error) }, "the copy of a record cannot be read");
     return undefined;
   }
-}
-
-async function replace(path: string, content: string): Promise<void> {
-  const partial = `${path}.partial`;
-  await writeFile(partial, content, { mode: 0o600 });
-  await rename(partial, path);
 }

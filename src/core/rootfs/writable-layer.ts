@@ -19,8 +19,8 @@ export async function prepareWritableLayer(
   const [top] = layers.lowers;
   if (top === undefined) throw new RuntimeError("invalid_argument", "a root filesystem needs at least one layer");
   try {
-    const image = await stat(top);
-    await Promise.all([
+    const [image] = await Promise.all([
+      stat(top),
       mkdir(layers.upper, { recursive: true, mode: 0o711 }),
       mkdir(layers.work, { recursive: true, mode: 0o711 }),
     ]);
