@@ -24,9 +24,8 @@ void stdin_close(struct container *container)
 {
 	watch_close(&container->stdin_source);
 	watch_close(&container->stdin_wait);
-	close_fd(&container->stdin_fd);
-	close_fd(&container->console);
-	container->stdin_fd = container->console = -1;
+	drop_fd(&container->stdin_fd);
+	drop_fd(&container->console);
 }
 
 static void source_ended(struct container *container)
@@ -35,8 +34,7 @@ static void source_ended(struct container *container)
 	watch_close(&container->stdin_wait);
 	/* A terminal has no end of file of its own. */
 	if ((container->flags & CREATE_STDIN_ONCE) != 0 && container->stdin_fd >= 0) {
-		close_fd(&container->stdin_fd);
-		container->stdin_fd = -1;
+		drop_fd(&container->stdin_fd);
 	}
 }
 
@@ -108,8 +106,7 @@ static int sink_add(struct stream *stream, int *fd)
 void attach_streams_close(struct stream *stream)
 {
 	for (int i = 0; i < SINK_LIMIT; i++) {
-		close_fd(&stream->sinks[i]);
-		stream->sinks[i] = -1;
+		drop_fd(&stream->sinks[i]);
 	}
 }
 

@@ -71,8 +71,7 @@ __attribute__((noinline)) static int exec_fork_below(struct task *task, const st
 	if (cgroup_of_init(task->container, value[MSG_EXEC_CGROUP].str, below, sizeof below) < 0)
 		return -EBUSY;
 	watch_close(&task->report);
-	close_fd(&task->release);
-	task->release = -1;
+	drop_fd(&task->release);
 	return task_fork_plan(task, value[MSG_EXEC_CLONE_KINDS].u32, below, plan, env);
 }
 

@@ -78,8 +78,7 @@ static void exit_flush(struct container *container)
 	container->exit_step = EXIT_FLUSHING;
 	container->oom.recheck = 0;
 	/* A session leader's end hangs its terminal up; our own end must not keep the master from saying so. */
-	close_fd(&container->console_slave);
-	container->console_slave = -1;
+	drop_fd(&container->console_slave);
 	container_deadline(container, now_ms() + FLUSH_MS);
 	exit_continue(container);
 }

@@ -329,7 +329,6 @@ void log_close(struct log *log)
 		watch_close(&log->stream[i].watch);
 		attach_streams_close(&log->stream[i]);
 	}
-	close_fd(&log->file);
-	close_fd(&log->stash);
-	log->file = log->stash = -1;
+	drop_fd(&log->file);
+	drop_fd(&log->stash);
 }

@@ -139,6 +139,5 @@ void oom_close(struct oom *oom)
 {
 	oom->count = oom_read(oom);
 	watch_close(&oom->watch);
-	close_fd(&oom->control);
-	oom->control = -1;
+	drop_fd(&oom->control);
 }

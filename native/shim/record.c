@@ -62,8 +62,7 @@ static void remove_all(struct record *record)
 	reserved_name(record, name, sizeof name);
 	unlinkat(shim->exits_dir, name, 0);
 	unlinkat(shim->exits_dir, record->id, 0);
-	close_fd(&record->file);
-	record->file = -1;
+	drop_fd(&record->file);
 }
 
 static int record_run(struct work *work, uint32_t bits, uint8_t *buffer)

@@ -2,8 +2,8 @@
  * caisson-shim: one process per pod; parent of the containers. It forks inits and exec processes, reaps them, writes their logs,
  * watches OOM kills and keeps exit records until the daemon has acknowledged them. It outlives the daemon.
  *
- *   main.c       start-up and event loop         task.c      forked children: reports, reaping, deadlines
- *   conn.c       clients and packets             container.c create, start, forget;  exit.c  from death to exit record
+ *   main.c       start-up and event loop         task.c report.c reap.c   forked children
+ *   conn.c       clients and packets             container.c create.c start.c exit.c   a container's life
  *   request.c    table of requests               exec.c run.c host.c   the other children
  *   fork.c       clone3 and descriptors          killer.c kill.c  forked killers of cgroups and sessions
  *   writer.c     writer threads and their queue  log.c       CRI log;  record.c  exit records
@@ -54,6 +54,7 @@ extern const char shim_build[];
 #define LOG_LINE_DEFAULT 16384u
 #define LOG_LINE_LIMIT 65536u
 #define FLUSH_MS 2000      /* how long a log may come in after init's end */
+#define LOG_OPEN_MS 8000   /* how long start and reopen-log wait for the log's file system */
 #define STUCK_MS 1000      /* how long an exit report waits for a file system that does not answer */
 #define STATUS_UNKNOWN 0xffffffffu
 #define STATUS_NEVER_STARTED (128u << 8)
@@ -76,6 +77,12 @@ void watch_close(struct watch *watch);
 
 /* Code of layout.ld's other part has been run: its pages are dropped before the loop waits again. */
 void text_aside_used(void);
+static inline void drop_fd(int *fd)
+{
+	close_fd(fd);
+	*fd = -1;
+}
+
 int64_t now_ms(void);  /* CLOCK_MONOTONIC */
 uint64_t wall_ns(void);
 /* The loop looks at every deadline (deadlines_run in each file) no later than this. */
@@ -145,7 +152,7 @@ _Noreturn void plan_child(const struct plan *plan, struct plan_env *env);
 /* How often the plan has that op, 200 at most. */
 uint8_t count_ops(const struct plan *plan, uint32_t code);
 
-/* ---- task.c ---- */
+/* ---- task.c, report.c, reap.c ---- */
 
 struct task;
 struct container;
@@ -230,6 +237,10 @@ void task_set_deadline(struct task *task, int64_t at_ms);
 int task_is_dead(struct task *task);
 /* 1 if a task has this pid: other children of ours are orphans of the containers. */
 int task_known(int pid);
+struct task *task_find(int pid);
+/* Takes one report. 1: there may be more; 0: nothing now, or the channel is closed. */
+int report_take(struct task *task);
+void report_ready(struct watch *watch, uint32_t events);
 /* Takes over a child of the image before a re-exec. */
 void task_restore(struct task *task, int pidfd, int report, int release, enum task_state state);
 void tasks_reap(void);
@@ -318,7 +329,7 @@ struct record {
 	char text[256];
 };
 
-/* ---- container.c, exit.c, oom.c ---- */
+/* ---- container.c, create.c, start.c, exit.c, oom.c ---- */
 
 enum exit_step { EXIT_NONE, EXIT_KILLING, EXIT_FLUSHING, EXIT_RECORDING, EXIT_REPORTED };
 
@@ -358,7 +369,14 @@ struct container *container_find(const char *id);
 struct container *container_alloc(const char *id, const char *cgroup, const char *log_path, const char *oom_path,
 				  const struct wire_value *kill_paths);
 void container_answer(struct container *container, int err, const char *detail);
+/* Notes who waits for an answer; 0 if somebody else does already, and the request has been refused. */
+int container_expect(struct container *container, struct request *request);
+/* Out of the list, its execs killed, its exit record removed; freed when nothing refers to it any more. */
+void container_discard(struct container *container);
 void container_free_when_idle(struct container *container);
+void init_parked(struct task *task);
+void start_log_opened(struct container *container);
+void start_deadline(struct container *container);
 void containers_deadlines(int64_t now);
 void containers_client_gone(struct client *client);
 void container_deadline(struct container *container, int64_t at_ms);

@@ -65,6 +65,16 @@ class Life(ShimCase):
         # The shell itself opens the directory for the pattern.
         self.assertEqual({text for _, _, text in self.texts(path)} - {b"3", b"10"}, {b"0", b"1", b"2"})
 
+    def test_a_user_is_taken_in_spite_of_the_second_thread_of_the_shim(self):
+        # libc's setuid would want to change all threads, which the child does not have.
+        path = self.log()
+        program = init_plan("/bin/grep", "-E", "^(Uid|Gid|Groups|CapEff)", "/proc/self/status", before=(("user", 1234, 2345, [3456]), ("caps", 0, 0, 0, 0)))
+        self.client.create("c", program, log=path)
+        self.client.start("c")
+        self.assertEqual(self.client.ended("c").status, 0)
+        found = {text.split()[0]: text.split()[1:] for _, _, text in self.texts(path)}
+        self.assertEqual(found, {b"Uid:": [b"1234"] * 4, b"Gid:": [b"2345"] * 4, b"Groups:": [b"3456"], b"CapEff:": [b"0" * 16]})
+
     def test_children_get_the_descriptor_limit_that_the_shim_was_given(self):
         import resource
 
