@@ -12,7 +12,15 @@ export default defineConfig({
       { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 20_000 } },
       { extends: true, test: { name: "native", include: ["test/native/**/*.test.ts"], ...serial } },
       { extends: true, test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...serial } },
-      { extends: true, test: { name: "conformance", include: ["test/conformance/**/*.test.ts"], ...serial } },
+      {
+        extends: true,
+        test: {
+          name: "conformance",
+          include: ["test/conformance/**/*.test.ts"],
+          globalSetup: "test/conformance/setup.ts",
+          ...serial,
+        },
+      },
       { extends: true, test: { name: "faults", include: ["test/faults/**/*.test.ts"], ...serial } },
     ],
   },

@@ -7,6 +7,8 @@ import { CriClient } from "../helpers/cri-client.ts";
 
 export interface Rival extends AsyncDisposable {
   readonly client: CriClient;
+  /** unix:///path of its socket. */
+  readonly address: string;
   /** Directory of CNI configuration files. */
   readonly cniConf: string;
   /** Every process that the rival keeps for its pods besides their containers: shims and pause processes. */
@@ -54,7 +56,8 @@ export async function startContainerd(binary: string, pauseImage: string): Promi
   const log = openSync(join(base, "log"), "a");
   const child = spawn("unshare", [...withoutUnified, "containerd", "--config", config], { stdio: ["ignore", log, log] });
   closeSync(log);
-  const client = new CriClient(`unix://${base}/containerd.sock`);
+  const address = `unix://${base}/containerd.sock`;
+  const client = new CriClient(address);
   for (let tries = 0; ; tries++) {
     try {
       await client.runtime("Status", {}, 1000);
@@ -68,6 +71,7 @@ export async function startContainerd(binary: string, pauseImage: string): Promi
   }
   return {
     client,
+    address,
     cniConf: join(base, "cni"),
     podProcesses: () => processesOf((cmdline) => cmdline.includes("containerd-shim") || cmdline.startsWith("/pause")),
     [Symbol.asyncDispose]: async () => {

@@ -101,12 +101,12 @@ export class Daemon implements AsyncDisposable {
     const child = this.#child;
     if (child === undefined) return 0;
     if (this.running) {
-      await Promise.race([
-        new Promise((resolve) => child.once("exit", resolve)),
-        sleep(patienceMs).then(() => {
-          if (this.running) throw new Error("caissond did not end");
-        }),
-      ]);
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve, reject) => {
+        child.once("exit", () => resolve());
+        timer = setTimeout(() => reject(new Error("caissond did not end")), patienceMs);
+      });
+      clearTimeout(timer);
     }
     return child.signalCode ?? child.exitCode ?? 0;
   }
