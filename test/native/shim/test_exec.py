@@ -50,7 +50,7 @@ class Exec(ShimCase):
     def test_a_time_out_ends_the_whole_session(self):
         script = "sleep 4441 & (sleep 4442 & sleep 4443) & trap '' TERM; sleep 4444"
         began = time.monotonic()
-        ended, _ = self.client.exec_output("c", "e", "/bin/sh", "-c", script, timeout=200, cgroup=self.group)
+        ended, _ = self.client.exec_output("c", "e", "/bin/sh", "-c", script, timeout=400, cgroup=self.group)
         self.assertEqual((ended.timed_out, ended.status), (1, 9))
         self.assertLess(time.monotonic() - began, 1)
         self.assertEqual(processes_with("sleep\x00444"), [])
@@ -68,7 +68,7 @@ class Exec(ShimCase):
     def test_another_exec_and_the_container_are_not_touched_by_a_time_out(self):
         read, write = os.pipe()
         other = self.client.exec("c", "other", exec_plan("/bin/sleep", "1000"), fds=(write, write), cgroup=self.group)
-        self.client.exec_output("c", "e", "/bin/sleep", "1000", timeout=100, cgroup=self.group)
+        self.client.exec_output("c", "e", "/bin/sleep", "1000", timeout=400, cgroup=self.group)
         self.assertTrue(os.path.exists(f"/proc/{other.pid}"))
         self.client.ask("exec-kill", "c", "other", 15)
         self.assertEqual(self.client.event("exec-exit", exec_id="other").status, 15)
@@ -113,7 +113,7 @@ class Exec(ShimCase):
 class WithoutCgroup(ShimCase):
     def test_a_time_out_finds_the_session_in_proc(self):
         self.client.run_container("c", "/bin/sleep", "1000")
-        ended, _ = self.client.exec_output("c", "e", "/bin/sh", "-c", "sleep 3331 & sleep 3332", timeout=100)
+        ended, _ = self.client.exec_output("c", "e", "/bin/sh", "-c", "sleep 3331 & sleep 3332", timeout=400)
         self.assertEqual(ended.timed_out, 1)
         self.assertEqual(processes_with("sleep\x00333"), [])
 
