@@ -117,7 +117,8 @@ export class Unpacker {
         fds: [feed?.[0] ?? (run.input as number | null), resultWrite, ...run.fds],
         // A killed daemon must not leave writers behind in directories that its successor removes.
         parentDeathSignal: sigkill,
-        newSession: true,
+        // A session of its own would be an autogroup of its own (sched(7)): there its low priority would count for nothing.
+        newSession: false,
         // One descriptor per directory level on removal, one per layer below on settle.
         softNofile: 4096,
       });
