@@ -48,13 +48,20 @@ const withoutUnified = [
   '! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; exec "$0" "$@"',
 ];
 
-export async function startContainerd(binary: string, pauseImage: string): Promise<Rival> {
+export interface RivalOptions {
+  /** Leave it in the machine's mount namespace, for cases about mounts; crun does not run there on a hybrid hierarchy. */
+  readonly hostMounts?: boolean;
+}
+
+export async function startContainerd(binary: string, pauseImage: string, options: RivalOptions = {}): Promise<Rival> {
   const base = mkdtempSync(join(tmpdir(), "caisson-rival-"));
   mkdirSync(join(base, "cni"));
   const config = join(base, "config.toml");
   writeFileSync(config, configuration(base, binary, pauseImage));
   const log = openSync(join(base, "log"), "a");
-  const child = spawn("unshare", [...withoutUnified, "containerd", "--config", config], { stdio: ["ignore", log, log] });
+  const command = ["containerd", "--config", config];
+  const [program = "", ...args] = options.hostMounts ? command : ["unshare", ...withoutUnified, ...command];
+  const child = spawn(program, args, { stdio: ["ignore", log, log] });
   closeSync(log);
   const address = `unix://${base}/containerd.sock`;
   const client = new CriClient(address);

@@ -22,7 +22,7 @@ try {
     if (existsSync(`/sys/class/net/${bridge}`)) execFileSync("ip", ["link", "delete", bridge], { stdio: "ignore" });
     rmSync(`/tmp/${bridge}-ipam`, { recursive: true, force: true });
   });
-  const rival = stack.use(await startContainerd("/usr/bin/runc", pause));
+  const rival = stack.use(await startContainerd("/usr/bin/runc", pause, { hostMounts: true }));
   writeFileSync(join(rival.cniConf, "10-conformance.conflist"), bridgeConflist(bridge, "10.211.12.0/24"));
   for (let ready = false; !ready; await new Promise((resolve) => setTimeout(resolve, 100))) {
     const { status } = await rival.client.runtime("Status", {});

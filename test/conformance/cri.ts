@@ -16,6 +16,8 @@ export const codes = {
   missingImage: [grpcStatus.NOT_FOUND, grpcStatus.UNKNOWN],
   taken: [grpcStatus.ALREADY_EXISTS, grpcStatus.UNKNOWN],
   wrongState: [grpcStatus.FAILED_PRECONDITION, grpcStatus.UNKNOWN],
+  /** The text names none for a registry that refuses; no client acts on any but NotFound here. */
+  denied: [grpcStatus.UNAUTHENTICATED, grpcStatus.PERMISSION_DENIED, grpcStatus.UNKNOWN, grpcStatus.NOT_FOUND],
   /** Where the text says "error" and no more; not: the RPC is missing, time ran out, the daemon is not there. */
   any: [
     ...[grpcStatus.INVALID_ARGUMENT, grpcStatus.UNKNOWN, grpcStatus.NOT_FOUND, grpcStatus.FAILED_PRECONDITION],
@@ -252,9 +254,13 @@ export class Cri {
     return (await this.image("PullImage", { image: { image: reference } })).image_ref;
   }
 
+  /** Whether an unknown id is a success is a clause of its own; cleaning up does not depend on it. */
   async removePod(id: string): Promise<void> {
-    await this.runtime("StopPodSandbox", { pod_sandbox_id: id });
-    await this.runtime("RemovePodSandbox", { pod_sandbox_id: id });
+    for (const method of ["StopPodSandbox", "RemovePodSandbox"]) {
+      await this.runtime(method, { pod_sandbox_id: id }).catch((error: { code: number }) => {
+        if (error.code !== grpcStatus.NOT_FOUND) throw error;
+      });
+    }
   }
 
   async removePods(): Promise<void> {

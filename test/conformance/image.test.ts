@@ -31,6 +31,20 @@ const all = async (): Promise<Message[]> => (await cri.image("ListImages")).imag
 const remove = async (image: string): Promise<void> => void (await cri.image("RemoveImage", { image: { image } }));
 const pulling = (image: string, more: Message = {}): Promise<Message> => cri.image("PullImage", { image: { image }, ...more });
 
+/** An image behind a registry that wants user and password. */
+async function withSecret(body: (reference: string, host: string) => Promise<void>): Promise<void> {
+  const registry = await startRegistry({ auth: "basic" });
+  try {
+    const content = [{ name: "secret", content: Buffer.from(unique("secret")) }];
+    const image = buildImage(join(cri.endpoint.scratch, unique("image")), { layers: [{ content }] });
+    const reference = await pushImage(registry, "conformance/secret", "1", image);
+    await body(reference, registry.host);
+    await remove(reference);
+  } finally {
+    await registry.stop();
+  }
+}
+
 describe("PullImage", () => {
   clause("image_ref is not empty, and the image is in ListImages and ImageStatus at once", made, async () => {
     const { tagged } = await fresh();
@@ -118,24 +132,33 @@ describe("PullImage", () => {
   });
 
   clause("credentials are used, as user and password or as auth, and never shown in an error", made, async () => {
-    const registry = await startRegistry({ auth: "basic" });
-    try {
-      const content = [{ name: "secret", content: Buffer.from(unique("secret")) }];
-      const image = buildImage(join(cri.endpoint.scratch, unique("image")), { layers: [{ content }] });
-      const reference = await pushImage(registry, "conformance/secret", "1", image);
-      await refused(pulling(reference), codes.any);
+    await withSecret(async (reference) => {
+      await refused(pulling(reference), codes.denied);
       const wrong = { username: registryUser.username, password: "wr0ng-passw0rd" };
-      expect(await refused(pulling(reference, { auth: wrong }), codes.any)).not.toContain("wr0ng-passw0rd");
+      expect(await refused(pulling(reference, { auth: wrong }), codes.denied)).not.toContain("wr0ng-passw0rd");
       const { username, password } = registryUser;
       await pulling(reference, { auth: { username, password } });
       const auth = Buffer.from(`${username}:${password}`).toString("base64");
       await pulling(reference, { auth: { auth } });
-      await pulling(reference, { auth: { auth, server_address: registry.host } });
-      await refused(pulling(reference, { auth: { auth, server_address: "192.0.2.1:443" } }), codes.any);
-      await remove(reference);
-    } finally {
-      await registry.stop();
-    }
+    });
+  });
+
+  clause("credentials are used only where server_address is empty or names the registry", made, async () => {
+    await withSecret(async (reference, host) => {
+      const auth = Buffer.from(`${registryUser.username}:${registryUser.password}`).toString("base64");
+      await refused(pulling(reference, { auth: { auth, server_address: "https://192.0.2.1" } }), codes.denied);
+      await pulling(reference, { auth: { auth, server_address: `http://${host}` } });
+      await pulling(reference, { auth: { auth, server_address: host } });
+    });
+  });
+
+  clause("a pull that is given up leaves no half image, and can be asked for again", made, async () => {
+    const { tagged } = await fresh();
+    await cri.client.image("PullImage", { image: { image: tagged } }, 60_000, AbortSignal.timeout(4)).catch(() => undefined);
+    const early = await statusOf(tagged);
+    if (early !== null) expect(early.repo_tags).toEqual([tagged]);
+    await cri.pull(tagged);
+    expect((await statusOf(tagged)).repo_tags).toEqual([tagged]);
   });
 });
 

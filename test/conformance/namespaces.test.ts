@@ -40,7 +40,8 @@ describe("PID namespaces", () => {
     expect(other.self).not.toBe("1");
     expect(other.pid).not.toBe(hostNamespace("pid"));
     expect((await cri.exec(long, "readlink /proc/self/ns/pid")).out).toBe(other.pid);
-    expect((await cri.says("ps -o args | grep -c marked-432[4]", of(options), pod)).out).toBe("1");
+    const { out } = await cri.says("ps -o args | grep marked-432[4]", of(options), pod);
+    expect(out).toContain("marked-4324");
   });
 
   clause("the zero value is POD", async () => {

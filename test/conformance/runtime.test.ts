@@ -108,6 +108,13 @@ describe("every RPC", () => {
     expect(reply.toString()).toContain("0.1.0");
   });
 
+  clause("a message may be larger than gRPC's own default of 4 MiB, up to 16 MiB", async () => {
+    const size = 12 << 20;
+    const varint = [(size & 127) | 128, ((size >> 7) & 127) | 128, ((size >> 14) & 127) | 128, size >> 21];
+    const request = Buffer.concat([Buffer.from([0xc2, 0x0c, ...varint]), Buffer.alloc(size)]);
+    expect((await raw("/runtime.v1.RuntimeService/Version", request)).toString()).toContain("0.1.0");
+  });
+
   clause("a request that is no protobuf message is refused and the daemon goes on", async () => {
     await failure(raw("/runtime.v1.RuntimeService/RunPodSandbox", Buffer.from([0x0a, 0xff, 0xff])));
     await cri.runtime("Version");

@@ -219,16 +219,19 @@ describe("file system", () => {
     expect(out).toBe("1\n/proc");
   });
 
-  clause("default mounts: /proc, /dev as tmpfs, /dev/pts, /dev/mqueue, /sys read-only, /sys/fs/cgroup read-only", async () => {
+  clause("default mounts: /proc, /dev as tmpfs, /dev/pts, /dev/mqueue, /sys and cgroups read-only", async () => {
     const { out } = await cri.says("cut -d' ' -f2-4 /proc/mounts");
-    const mounts = new Map(
-      out.split("\n").map((line): [string, string[]] => [line.split(" ")[0] ?? "", line.split(" ").slice(1)]),
-    );
-    expect(mounts.get("/proc")?.[0]).toBe("proc");
-    expect(mounts.get("/dev")?.[0]).toBe("tmpfs");
-    expect(mounts.get("/dev/pts")?.[0]).toBe("devpts");
-    expect(mounts.get("/dev/mqueue")?.[0]).toBe("mqueue");
-    for (const path of ["/sys", "/sys/fs/cgroup"]) expect(mounts.get(path)?.[1]?.split(",")).toContain("ro");
+    const mounts = out.split("\n").map((line) => {
+      const [path = "", type = "", options = ""] = line.split(" ");
+      return { path, type, options: options.split(",") };
+    });
+    const typeOf = (path: string): string | undefined => mounts.findLast((mount) => mount.path === path)?.type;
+    const types = ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys"].map(typeOf);
+    expect(types).toEqual(["proc", "tmpfs", "devpts", "mqueue", "sysfs"]);
+    const cgroups = mounts.filter((mount) => mount.type.startsWith("cgroup"));
+    expect(cgroups.length).toBeGreaterThan(0);
+    for (const mount of mounts.filter(({ path }) => path === "/sys").concat(cgroups))
+      expect(mount.options, mount.path).toContain("ro");
   });
 
   clause("default devices are there and others cannot be made", async () => {
