@@ -193,6 +193,7 @@ class CaissonDaemon {
       confDirs: config.cni.confDirs,
       binDirs: config.cni.binDirs,
       cacheDir: config.cni.cacheDir,
+      lockDir: join(config.state, "network"),
       deadlineMs: config.cni.pluginTimeoutS * 1000,
       onNotice: (sentence) => log.info({}, sentence),
     });

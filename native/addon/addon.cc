@@ -26,6 +26,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::umount2>(exports, "umount2");
 	put<caisson::fsTypeOf>(exports, "fsTypeOf");
 	put<caisson::tryLock>(exports, "tryLock");
+	put<caisson::unlock>(exports, "unlock");
 	put<caisson::fallocate>(exports, "fallocate");
 	put<caisson::syncfs>(exports, "syncfs");
 	put<caisson::sendDatagram>(exports, "sendDatagram");

@@ -25,6 +25,7 @@ void close(const Napi::CallbackInfo& info);
 void umount2(const Napi::CallbackInfo& info);
 Napi::Value fsTypeOf(const Napi::CallbackInfo& info);
 Napi::Value tryLock(const Napi::CallbackInfo& info);
+void unlock(const Napi::CallbackInfo& info);
 void fallocate(const Napi::CallbackInfo& info);
 Napi::Value syncfs(const Napi::CallbackInfo& info);
 void sendDatagram(const Napi::CallbackInfo& info);

@@ -132,6 +132,12 @@ Napi::Value tryLock(const Napi::CallbackInfo& info)
 	return Napi::Boolean::New(info.Env(), false);
 }
 
+void unlock(const Napi::CallbackInfo& info)
+{
+	if (flock(toInt(info[0], "fd must be a descriptor"), LOCK_UN) != 0)
+		throw nativeError(info.Env(), errno, "flock");
+}
+
 void fallocate(const Napi::CallbackInfo& info)
 {
 	const int fd = toInt(info[0], "fd must be a descriptor");

@@ -116,6 +116,7 @@ export const addon: Addon = {
   close: (fd) => call(`descriptor ${fd}`, (native) => native.close(fd)),
   umount2: (path, flags) => call(path, (native) => native.umount2(path, flags)),
   fsTypeOf: (fd) => call(`descriptor ${fd}`, (native) => native.fsTypeOf(fd)),
+  unlock: (fd) => call(`descriptor ${fd}`, (native) => native.unlock(fd)),
   tryLock: (fd) => call(`descriptor ${fd}`, (native) => native.tryLock(fd)),
   fallocate: (fd, sizeBytes) => call(`${sizeBytes} bytes`, (native) => native.fallocate(fd, sizeBytes)),
   syncfs: (fd) => callAsync("", (native) => native.syncfs(fd)),

@@ -14,6 +14,17 @@ export interface HostProgram {
   readonly maxStdoutBytes: number;
   /** Only the end is kept. */
   readonly maxStderrBytes: number;
+  /**
+   * A lock whose descriptor the program inherits as 3: it then comes to its end though the daemon dies, and whoever takes the lock knows
+   * that it has. null: it is killed with the daemon.
+   */
+  readonly lock: ProgramLock | null;
+}
+
+export interface ProgramLock {
+  readonly fd: number;
+  /** Told the pid of the program, which leads its process group, as soon as there is one. */
+  heldBy(pid: number): void;
 }
 
 export interface ProgramResult {
@@ -81,11 +92,11 @@ function start(program: HostProgram): { spawned: Spawned; stdout: number; stderr
       argv: program.argv,
       env: Object.entries(program.env).map(([name, value]) => `${name}=${value}`),
       cwd: null,
-      fds: [stdin, stdoutWriter, stderrWriter],
-      // What a dead daemon leaves half done is cleaned up by the next one, which must not find it still going on.
-      parentDeathSignal: sigkill,
+      fds: [stdin, stdoutWriter, stderrWriter, ...(program.lock === null ? [] : [program.lock.fd])],
+      parentDeathSignal: program.lock === null ? sigkill : 0,
       newSession: true,
     });
+    program.lock?.heldBy(spawned.pid);
     return { spawned, stdout, stderr };
   } catch (error) {
     for (const fd of keep) addon.close(fd);

@@ -113,6 +113,8 @@ export interface Addon {
   fsTypeOf(fd: number): bigint;
   /** Exclusive, non-blocking flock; false: somebody else holds it. */
   tryLock(fd: number): boolean;
+  /** Gives up the lock for everybody who shares this open file, children that inherited it included. */
+  unlock(fd: number): void;
   fallocate(fd: number, sizeBytes: bigint): void;
   /** syncfs(2) in a worker thread. */
   syncfs(fd: number): Promise<void>;

@@ -1,5 +1,6 @@
 /** ADD, DEL and CHECK through the whole list of plugins (CNI 1.1.0, section 3). */
 import { messageOf, RuntimeError } from "../lib/errors.ts";
+import type { ProgramLock } from "../native/host-program.ts";
 import { type Attachment, ifName, requestConfig } from "./attachment.ts";
 import { atLeast, type JsonObject, type NetworkList } from "./network-list.ts";
 import { type Command, runPlugin } from "./plugin.ts";
@@ -8,6 +9,8 @@ export interface Chain {
   readonly list: NetworkList;
   readonly attachment: Attachment;
   readonly binDirs: readonly string[];
+  /** Inherited by the plugins: held as long as one of them lives. */
+  readonly lock: ProgramLock | null;
 }
 
 async function run(
@@ -17,7 +20,7 @@ async function run(
   prevResult: JsonObject | undefined,
   signal: AbortSignal,
 ): Promise<JsonObject | undefined> {
-  const { list, attachment, binDirs } = chain;
+  const { list, attachment, binDirs, lock } = chain;
   const plugin = list.plugins[index];
   if (plugin === undefined) throw new RangeError(`network ${list.name} has no plugin ${index}`);
   return await runPlugin(
@@ -30,6 +33,7 @@ async function run(
       ifName,
       args: attachment.args.map(([key, value]) => `${key}=${value}`).join(";"),
       binDirs,
+      lock,
     },
     signal,
   );
@@ -79,5 +83,6 @@ export async function checkChain(chain: Chain, result: JsonObject, signal: Abort
 export async function statusOfChain(list: NetworkList, binDirs: readonly string[], signal: AbortSignal): Promise<void> {
   if (!atLeast(list.cniVersion, "1.1.0")) return;
   const attachment: Attachment = { containerId: "", netns: "", args: [], capabilities: {} };
-  for (const index of list.plugins.keys()) await run("STATUS", { list, attachment, binDirs }, index, undefined, signal);
+  for (const index of list.plugins.keys())
+    await run("STATUS", { list, attachment, binDirs, lock: null }, index, undefined, signal);
 }

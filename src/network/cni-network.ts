@@ -4,6 +4,7 @@ import { statfs } from "node:fs/promises";
 import { messageOf, RuntimeError, wrapError } from "../lib/errors.ts";
 import { KeyedLock } from "../lib/lock.ts";
 import { attachmentOf, ifName } from "./attachment.ts";
+import { AttachmentLock } from "./attachment-lock.ts";
 import { addChain, checkChain, deleteChain, statusOfChain } from "./chain.ts";
 import { type IpPreference, podAddresses } from "./cni-result.ts";
 import { type LoadedNetwork, type LoadResult, loadNetwork } from "./configuration.ts";
@@ -19,6 +20,8 @@ export interface PodNetworkOptions {
   readonly binDirs: readonly string[];
   /** Where attachments are remembered; made 0700. */
   readonly cacheDir: string;
+  /** Where attachments are locked, below the state directory; made 0700. */
+  readonly lockDir: string;
   /** Called with a sentence for people: a skipped file, a network that came or went. */
   readonly onNotice?: (sentence: string) => void;
   /** Which address is the primary one: "cni" keeps the plugins' order. */
@@ -93,26 +96,29 @@ class CniNetwork implements PodNetwork {
   }
 
   async attach(request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult> {
-    return await this.#locks.run(request.podId, signal, async () => {
+    return await this.#alone(request.podId, signal, async (lock) => {
       // A second ADD without a DEL is forbidden: what an interrupted one left is taken back first.
-      await this.#detachAll(request, this.#deadline(signal));
+      await this.#detachAll(request, this.#deadline(signal), lock);
       await this.#loading;
       const network = this.#network;
       if (network === undefined) throw new RuntimeError("unavailable", this.status().message);
-      return await this.#attachTo(network, request, signal);
+      return await this.#attachTo(network, request, signal, lock);
     });
   }
 
   async detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
-    await this.#locks.run(request.podId, signal, () => this.#detachAll(request, this.#deadline(signal)));
+    await this.#alone(request.podId, signal, async (lock) => {
+      await this.#detachAll(request, this.#deadline(signal), lock);
+      lock.remove();
+    });
   }
 
   async check(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
-    await this.#locks.run(request.podId, signal, async () => {
+    await this.#alone(request.podId, signal, async (lock) => {
       for (const { list, attachment, result } of await this.#cache.find(request.podId)) {
         if (result === undefined)
           throw new RuntimeError("failed_precondition", `pod ${request.podId} is not attached completely`);
-        const chain = { list, attachment: { ...attachment, netns: request.netnsPath }, binDirs: this.#options.binDirs };
+        const chain = { list, attachment: { ...attachment, netns: request.netnsPath }, binDirs: this.#options.binDirs, lock };
         await checkChain(chain, result, this.#deadline(signal));
       }
     });
@@ -123,9 +129,23 @@ class CniNetwork implements PodNetwork {
     for (const watch of this.#watches) watch.close();
   }
 
-  async #attachTo({ list }: LoadedNetwork, request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult> {
+  /** Nobody else works on this pod's attachment meanwhile: no call of ours, and no plugin that an earlier daemon left behind. */
+  async #alone<T>(podId: string, signal: AbortSignal, work: (lock: AttachmentLock) => Promise<T>): Promise<T> {
+    return await this.#locks.run(podId, signal, async () => {
+      const patienceMs = this.#options.deadlineMs ?? defaultDeadlineMs;
+      using lock = await AttachmentLock.take({ directory: this.#options.lockDir, podId, patienceMs }, signal);
+      return await work(lock);
+    });
+  }
+
+  async #attachTo(
+    { list }: LoadedNetwork,
+    request: PodNetworkRequest,
+    signal: AbortSignal,
+    lock: AttachmentLock,
+  ): Promise<PodNetworkResult> {
     const attachment = attachmentOf(request);
-    const chain = { list, attachment, binDirs: this.#options.binDirs };
+    const chain = { list, attachment, binDirs: this.#options.binDirs, lock };
     const cached = await this.#cache.write(list, attachment, undefined);
     try {
       const result = await addChain(chain, this.#deadline(signal));
@@ -136,33 +156,33 @@ class CniNetwork implements PodNetwork {
       const failure = wrapError(`network ${list.name} of pod ${request.namespace}/${request.name}`, error, {
         network: list.name,
       });
-      await this.#undoAttach(cached, failure);
+      await this.#undoAttach(cached, failure, lock);
       throw failure;
     }
   }
 
   /** A failed DEL leaves the cache file, so that detach() tries again; the error of the ADD says so. */
-  async #undoAttach(cached: CachedAttachment, failure: RuntimeError): Promise<void> {
+  async #undoAttach(cached: CachedAttachment, failure: RuntimeError, lock: AttachmentLock): Promise<void> {
     try {
-      await this.#delete(cached, cached.attachment.netns, this.#deadline());
+      await this.#delete(cached, cached.attachment.netns, this.#deadline(), lock);
     } catch (error) {
       failure.message += `; taking it back failed as well and will be tried again: ${messageOf(error)}`;
     }
   }
 
-  async #detachAll(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
+  async #detachAll(request: PodNetworkRequest, signal: AbortSignal, lock: AttachmentLock): Promise<void> {
     for (const cached of await this.#cache.find(request.podId)) {
       try {
-        await this.#delete(cached, request.netnsPath, signal);
+        await this.#delete(cached, request.netnsPath, signal, lock);
       } catch (error) {
         throw wrapError(`detaching pod ${request.namespace}/${request.name} from network ${cached.list.name}`, error);
       }
     }
   }
 
-  async #delete(cached: CachedAttachment, netns: string, signal: AbortSignal): Promise<void> {
+  async #delete(cached: CachedAttachment, netns: string, signal: AbortSignal, lock: AttachmentLock): Promise<void> {
     const attachment = { ...cached.attachment, netns: (await isNamespace(netns)) ? netns : "" };
-    await deleteChain({ list: cached.list, attachment, binDirs: this.#options.binDirs }, cached.result, signal);
+    await deleteChain({ list: cached.list, attachment, binDirs: this.#options.binDirs, lock }, cached.result, signal);
     await this.#cache.forget(cached);
   }
 

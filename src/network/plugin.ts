@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Code, messageOf, RuntimeError } from "../lib/errors.ts";
-import { type ProgramResult, runHostProgram } from "../native/host-program.ts";
+import { type ProgramLock, type ProgramResult, runHostProgram } from "../native/host-program.ts";
 import type { JsonObject } from "./network-list.ts";
 
 export type Command = "ADD" | "DEL" | "CHECK" | "STATUS";
@@ -18,6 +18,8 @@ export interface PluginCall {
   readonly ifName: string;
   readonly args: string;
   readonly binDirs: readonly string[];
+  /** Lock that the plugin holds as long as it lives, also without its daemon; null: it ends with the daemon. */
+  readonly lock: ProgramLock | null;
 }
 
 const maxResultBytes = 4 * 1024 * 1024;
@@ -104,6 +106,7 @@ export async function runPlugin(call: PluginCall, signal: AbortSignal): Promise<
         stdin: Buffer.from(JSON.stringify(call.config)),
         maxStdoutBytes: maxResultBytes,
         maxStderrBytes: maxLogBytes,
+        lock: call.lock,
       },
       signal,
     );

@@ -107,6 +107,7 @@ async function openNetwork(options: Partial<PodNetworkOptions> = {}): Promise<Po
     confDirs: [confDir],
     binDirs: [binDir],
     cacheDir,
+    lockDir: join(dir, "locks"),
     onNotice: (sentence) => notices.push(sentence),
     ...options,
   });
@@ -265,29 +266,40 @@ describe("with the real plugins", () => {
 });
 
 describe("a daemon that is killed during ADD", () => {
-  it("takes the plugin with it, and the next one gives everything back", async () => {
-    fake("slow", `[ $CNI_COMMAND = DEL ] && exit 0\necho $$ > ${dir}/pid\nexec sleep 4711`);
+  const killedDuringAdd = async (name: string, script: string): Promise<number> => {
+    fake("slow", `[ $CNI_COMMAND = DEL ] && exit 0\necho $$ > ${dir}/pid\n${script}`);
     configure(realBridge({ type: "slow" }));
-    const name = addNamespace(`caisson-test-pod-${process.pid}`);
-    const options = JSON.stringify({ confDirs: [confDir], binDirs: [binDir], cacheDir });
-    const daemon = spawn(process.execPath, [
-      join(import.meta.dirname, "../helpers/attach-pod.ts"),
-      options,
-      JSON.stringify(pod(name)),
-    ]);
+    const options = JSON.stringify({ confDirs: [confDir], binDirs: [binDir], cacheDir, lockDir: join(dir, "locks") });
+    const helper = join(import.meta.dirname, "../helpers/attach-pod.ts");
+    const daemon = spawn(process.execPath, [helper, options, JSON.stringify(pod(name))]);
     const ended = new Promise((resolve) => daemon.once("exit", resolve));
-    await until("ADD hangs", () => existsSync(join(dir, "pid")), 500);
+    await until("ADD is under way", () => existsSync(join(dir, "pid")), 500);
     expect(ipamFiles()).toHaveLength(2);
     daemon.kill("SIGKILL");
     await ended;
-    const plugin = Number(readFileSync(join(dir, "pid"), "utf8"));
-    await until(
-      "the plugin is gone",
-      () => !existsSync(`/proc/${plugin}`) || / Z /.test(readFileSync(`/proc/${plugin}/stat`, "utf8")),
-    );
+    return Number(readFileSync(join(dir, "pid"), "utf8"));
+  };
+  const isGone = (pid: number): boolean => !existsSync(`/proc/${pid}`) || / Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
 
+  it("leaves the plugin to come to its end, and the next one waits for that and gives everything back", async () => {
+    const name = addNamespace(`caisson-test-pod-${process.pid}`);
+    const plugin = await killedDuringAdd(name, `sleep 0.7; touch ${dir}/through; echo '{}'`);
+    expect(isGone(plugin)).toBe(false);
     const next = await openNetwork();
     await next.detach(pod(name), never);
+    expect(existsSync(join(dir, "through"))).toBe(true);
+    expect(isGone(plugin)).toBe(true);
+    expect(ipamFiles()).toEqual([]);
+    expect(cacheFiles()).toEqual([]);
+    expect(ip("-n", name, "-o", "link")).not.toMatch(/eth0/);
+  });
+
+  it("leaves a plugin that hangs, which the next one kills when its time is over", async () => {
+    const name = addNamespace(`caisson-test-pod-${process.pid}`);
+    const plugin = await killedDuringAdd(name, "exec sleep 4711");
+    const next = await openNetwork({ deadlineMs: 1000 });
+    await next.detach(pod(name), never);
+    await until("the plugin is gone", () => isGone(plugin));
     expect(ipamFiles()).toEqual([]);
     expect(cacheFiles()).toEqual([]);
     expect(ip("-n", name, "-o", "link")).not.toMatch(/eth0/);
