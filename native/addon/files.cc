@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <functional>
+#include <memory>
 
 #include "addon.h"
 #include "values.h"
@@ -26,24 +28,35 @@
 namespace caisson {
 namespace {
 
-class Syncfs final : public Napi::AsyncWorker {
+/* A system call that may wait for the disk or for a grace period: in a thread of the pool. */
+class BlockingCall final : public Napi::AsyncWorker {
 public:
-	Syncfs(Napi::Env env, Fd fd) : AsyncWorker(env, "caisson:syncfs"), deferred_(Napi::Promise::Deferred::New(env)), fd_(std::move(fd)) {}
-	Napi::Promise promise() const { return deferred_.Promise(); }
+	BlockingCall(Napi::Env env, const char* name, std::function<int()> work)
+		: AsyncWorker(env, name), deferred_(Napi::Promise::Deferred::New(env)), name_(name), work_(std::move(work))
+	{
+	}
+	/* The worker deletes itself. */
+	Napi::Value start()
+	{
+		const Napi::Promise promise = deferred_.Promise();
+		Queue();
+		return promise;
+	}
 
 protected:
-	void Execute() override { err_ = ::syncfs(fd_.get()) < 0 ? errno : 0; }
+	void Execute() override { err_ = work_() < 0 ? errno : 0; }
 	void OnOK() override
 	{
 		if (err_ != 0)
-			deferred_.Reject(nativeError(Env(), err_, "syncfs").Value());
+			deferred_.Reject(nativeError(Env(), err_, name_).Value());
 		else
 			deferred_.Resolve(Env().Undefined());
 	}
 
 private:
 	Napi::Promise::Deferred deferred_;
-	Fd fd_;
+	const char* name_;
+	std::function<int()> work_;
 	int err_ = 0;
 };
 
@@ -108,11 +121,11 @@ void close(const Napi::CallbackInfo& info)
 		throw nativeError(info.Env(), errno, "close");
 }
 
-void umount2(const Napi::CallbackInfo& info)
+Napi::Value umount2(const Napi::CallbackInfo& info)
 {
 	const std::string path = toText(info[0], "path must be a string without NUL");
-	if (::umount2(path.c_str(), toInt(info[1], "flags must be a number")) < 0)
-		throw nativeError(info.Env(), errno, "umount2");
+	const int flags = toInt(info[1], "flags must be a number");
+	return (new BlockingCall(info.Env(), "umount2", [path, flags] { return ::umount2(path.c_str(), flags); }))->start();
 }
 
 Napi::Value fsTypeOf(const Napi::CallbackInfo& info)
@@ -152,13 +165,10 @@ void fallocate(const Napi::CallbackInfo& info)
 
 Napi::Value syncfs(const Napi::CallbackInfo& info)
 {
-	Fd own(fcntl(toInt(info[0], "fd must be a descriptor"), F_DUPFD_CLOEXEC, 0));
-	if (!own.valid())
+	auto own = std::make_shared<Fd>(fcntl(toInt(info[0], "fd must be a descriptor"), F_DUPFD_CLOEXEC, 0));
+	if (!own->valid())
 		throw nativeError(info.Env(), errno, "fcntl");
-	auto* worker = new Syncfs(info.Env(), std::move(own));
-	const Napi::Promise promise = worker->promise();
-	worker->Queue();
-	return promise;
+	return (new BlockingCall(info.Env(), "syncfs", [own] { return ::syncfs(own->get()); }))->start();
 }
 
 void sendDatagram(const Napi::CallbackInfo& info)

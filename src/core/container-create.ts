@@ -52,7 +52,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
     const init = await forkInit(input, cgroupsPath);
     return { process: init, oci: finalSpec(spec, pod, init, input.target) };
   } catch (error) {
-    removeAttachPoint(tools.stateDir, spec.id);
+    await removeAttachPoint(tools.stateDir, spec.id);
     await tools.cgroups.clear(cgroupsPath, AbortSignal.timeout(clearDeadlineMs)).catch((stuck: unknown) => {
       tools.log.warn({ err: stuck, id: spec.id }, "the cgroup of a container that could not be created stays");
     });
@@ -202,6 +202,6 @@ async function reachable(path: string): Promise<boolean> {
   return true;
 }
 
-export function removeAttachPoint(stateDir: string, id: string): void {
-  removeStateTree(dirname(attachPointOf(stateDir, id)));
+export async function removeAttachPoint(stateDir: string, id: string): Promise<void> {
+  await removeStateTree(dirname(attachPointOf(stateDir, id)));
 }

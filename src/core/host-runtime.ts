@@ -151,8 +151,10 @@ export class HostRuntime implements Runtime {
       await process.ended;
     }
     await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.clear(path, signal)));
-    for (const path of cgroupsPaths) removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1));
-    removePodRemains(spec);
+    await Promise.all(
+      cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1))),
+    );
+    await removePodRemains(spec);
   }
 
   async exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {

@@ -10,21 +10,20 @@ export function shmPathOf(runDir: string): string {
   return join(runDir, "shm");
 }
 
-export function removePodRemains(spec: PodSpec): void {
-  unmountAll(shmPathOf(spec.runDir));
-  unmountAll(podProcPath(spec.runDir));
+export async function removePodRemains(spec: PodSpec): Promise<void> {
+  await Promise.all([unmountAll(shmPathOf(spec.runDir)), unmountAll(podProcPath(spec.runDir))]);
   if (spec.netnsPath !== null) {
-    unmountAll(spec.netnsPath);
-    removeStateTree(spec.netnsPath);
+    await unmountAll(spec.netnsPath);
+    await removeStateTree(spec.netnsPath);
   }
-  removeStateTree(spec.runDir);
+  await removeStateTree(spec.runDir);
 }
 
 /** A start that was cut short may have mounted twice; EINVAL: nothing is mounted there any more. */
-function unmountAll(path: string): void {
+async function unmountAll(path: string): Promise<void> {
   for (;;) {
     try {
-      addon.umount2(path, unmountFlag.detach | unmountFlag.noFollow);
+      await addon.umount2(path, unmountFlag.detach | unmountFlag.noFollow);
     } catch (error) {
       if (isErrno(error, "EINVAL", "ENOENT")) return;
       throw error;

@@ -135,7 +135,7 @@ export class HostPod implements Pod {
     this.#inits.delete(containerId);
     await this.#tools.cgroups.clear(cgroupsPath, signal);
     this.#cgroups.delete(containerId);
-    removeAttachPoint(this.#tools.stateDir, containerId);
+    await removeAttachPoint(this.#tools.stateDir, containerId);
   }
 
   async list(): Promise<readonly ContainerState[]> {
@@ -158,9 +158,9 @@ export class HostPod implements Pod {
     await this.#link.end(signal);
     for (const [id, cgroupsPath] of this.#cgroups) {
       await this.#tools.cgroups.clear(cgroupsPath, signal);
-      removeAttachPoint(this.#tools.stateDir, id);
+      await removeAttachPoint(this.#tools.stateDir, id);
     }
-    removePodRemains(this.#spec);
+    await removePodRemains(this.#spec);
   }
 
   disconnect(): void {

@@ -37,8 +37,8 @@ export async function writeBundle(app: CriApp, record: ContainerRecord, oci: Oci
   });
 }
 
-export function removeBundle(app: CriApp, podId: string, id: string): void {
-  removeStateTree(bundleDir(app.config, podId, id));
+export async function removeBundle(app: CriApp, podId: string, id: string): Promise<void> {
+  await removeStateTree(bundleDir(app.config, podId, id));
 }
 
 export interface MirroredPod {

@@ -114,7 +114,7 @@ export const addon: Addon = {
   pipe: (sizeBytes) => call("a pipe", (native) => native.pipe(sizeBytes)),
   sealedMemfd: (name, content, executable) => call(name, (native) => native.sealedMemfd(name, content, executable)),
   close: (fd) => call(`descriptor ${fd}`, (native) => native.close(fd)),
-  umount2: (path, flags) => call(path, (native) => native.umount2(path, flags)),
+  umount2: (path, flags) => callAsync(path, (native) => native.umount2(path, flags)),
   fsTypeOf: (fd) => call(`descriptor ${fd}`, (native) => native.fsTypeOf(fd)),
   unlock: (fd) => call(`descriptor ${fd}`, (native) => native.unlock(fd)),
   tryLock: (fd) => call(`descriptor ${fd}`, (native) => native.tryLock(fd)),

@@ -108,7 +108,8 @@ export interface Addon {
   /** A memfd with these bytes, sealed against any change; the descriptor is read-only. */
   sealedMemfd(name: string, content: Uint8Array, executable: boolean): number;
   close(fd: number): void;
-  umount2(path: string, flags: number): void;
+  /** umount2(2) in a worker thread: the kernel waits for a grace period. */
+  umount2(path: string, flags: number): Promise<void>;
   /** f_type of statfs(2). */
   fsTypeOf(fd: number): bigint;
   /** Exclusive, non-blocking flock; false: somebody else holds it. */

@@ -123,7 +123,7 @@ describe("attachDeviceProgram", () => {
 });
 
 describe("umount2", () => {
-  it("unmounts", () => {
+  it("unmounts", async () => {
     const directory = mkdtempSync("/tmp/caisson-addon-");
     execFileSync("mount", ["-t", "tmpfs", "caisson-addon", directory]);
     const type = (): bigint => {
@@ -135,7 +135,7 @@ describe("umount2", () => {
       }
     };
     expect(type()).toBe(fsType.tmpfs);
-    addon.umount2(directory, unmountFlag.detach | unmountFlag.noFollow);
+    await addon.umount2(directory, unmountFlag.detach | unmountFlag.noFollow);
     expect(type()).not.toBe(fsType.tmpfs);
     rmSync(directory, { recursive: true });
   });

@@ -214,8 +214,8 @@ describe("locks, sizes and file systems", () => {
     await expect(addon.syncfs(fd)).rejects.toThrow(/EBADF/);
   });
 
-  it("reports a failed unmount with its path", () => {
-    expect(() => addon.umount2(directory, 0)).toThrow(new RegExp(`umount2 of ${directory}: `));
+  it("reports a failed unmount with its path", async () => {
+    await expect(addon.umount2(directory, 0)).rejects.toThrow(new RegExp(`umount2 of ${directory}: `));
   });
 });
 
