@@ -11,6 +11,7 @@ import { createHostRuntime } from "./core/host-runtime.ts";
 import type { Runtime } from "./core/runtime.ts";
 import { type Cri, createCri, systemClock } from "./cri/app.ts";
 import type { CriConfig } from "./cri/app-types.ts";
+import { replayEvents } from "./cri/event-replay.ts";
 import { identifyInstance } from "./cri/instance.ts";
 import { recover } from "./cri/recover.ts";
 import { translateContainerOn } from "./cri/translate-container.ts";
@@ -24,11 +25,11 @@ import { buildVersion } from "./lib/version.ts";
 import { lockDirectory } from "./native/file-lock.ts";
 import { openServiceNotify, type ServiceNotify } from "./native/service-notify.ts";
 import { openPodNetwork } from "./network/cni-network.ts";
+import type { Gate } from "./server/call.ts";
 import { type GrpcServer, serveGrpc } from "./server/grpc-server.ts";
 import { imageService } from "./server/image-service.ts";
 import { nodeService } from "./server/node-service.ts";
 import { runtimeService } from "./server/runtime-service.ts";
-import type { Gate } from "./server/unary.ts";
 import { type NodeStore, openStore } from "./store/sqlite-store.ts";
 
 /** How long running calls get to end by themselves when the daemon stops. */
@@ -62,6 +63,8 @@ class CaissonDaemon {
   readonly #startedAtNs = BigInt(Date.now()) * 1_000_000n;
   readonly #loopDelay = monitorEventLoopDelay({ resolution: loopDelayResolutionMs });
   readonly #notify: ServiceNotify;
+  /** Ends streams, which would keep their connections open. */
+  readonly #closing = new AbortController();
   /** Ended newest first. */
   readonly #parts: { readonly what: string; readonly end: () => Promise<void> | void }[] = [];
   /** Why calls are not answered; empty when they are. */
@@ -116,6 +119,7 @@ class CaissonDaemon {
   async #stop(): Promise<void> {
     this.#closed = "caissond is stopping";
     this.#notify.send("STOPPING=1");
+    this.#closing.abort();
     // First, although it was made early: the calls under way need everything else.
     await this.#server?.close(graceMs);
     for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) {
@@ -141,6 +145,7 @@ class CaissonDaemon {
   async #serve(): Promise<GrpcServer> {
     const gate: Gate = {
       log: this.#log,
+      closing: this.#closing.signal,
       requireReady: () => {
         if (this.#closed !== "") throw new RuntimeError("unavailable", this.#closed);
       },
@@ -153,6 +158,7 @@ class CaissonDaemon {
       info: () => this.#info(),
       resolve: (id) => this.#resolve(id),
       timeline: (id) => this.#store?.timeline(id) ?? [],
+      events: (context, request, send) => replayEvents(app(), context, request, send),
     });
     const server = await serveGrpc(this.#config.listen, [runtimeService(gate, app), imageService(gate, app), node], this.#log);
     this.#server = server;

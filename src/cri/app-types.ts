@@ -9,6 +9,8 @@
  * | version, status, runtimeConfig, updateRuntimeConfig | runtime-version.ts, runtime-status.ts, runtime-config.ts, runtime-config-update.ts |
  * | runPodSandbox, stopPodSandbox, removePodSandbox, podSandboxStatus, listPodSandbox | sandbox-run.ts, -stop.ts, -remove.ts, -status.ts, -list.ts |
  * | createContainer, startContainer, stopContainer, removeContainer, containerStatus, listContainers | container-create.ts, -start.ts, -stop.ts, -remove.ts, -status.ts, -list.ts |
+ * | listPodSandbox, listContainers, listContainerStats, listImages as streams | sandbox-list-stream.ts, container-list-stream.ts, container-stats-stream.ts, image-list-stream.ts |
+ * | getContainerEvents | container-events.ts |
  * | containerStats, listContainerStats, execSync, reopenContainerLog | container-stats.ts, container-stats-list.ts, exec-sync.ts, log-reopen.ts |
  * | pullImage, imageStatus, listImages, removeImage, imageFsInfo | image-pull.ts, -status.ts, -list.ts, -remove.ts, -fs-info.ts |
  */
@@ -104,4 +106,6 @@ export interface CriApp extends CriParts {
   readonly teardowns: TeardownRetries;
   /** This installation's mark on every object; set by recovery. */
   instance: { readonly id: string; readonly bootId: string };
+  /** Names the log in which events are numbered; set by recovery. */
+  eventLog: string;
 }

@@ -51,6 +51,7 @@ export function createCri(parts: CriParts): Cri {
       log,
     ),
     instance: { id: "", bootId: "" },
+    eventLog: "",
   };
   return {
     app,

@@ -38,10 +38,12 @@ export async function forgetContainer(app: CriApp, id: string, signal: AbortSign
     // A parked init, which has no exit to wait for, is killed here.
     await step("container.shim-remove", () => app.pods.get(record.podId)?.remove(id, record.cgroupsPath, signal));
     await removeTraces(app, record);
-    await step("container.forget", () => app.containers.forget(id));
+    await step("container.forget", () => {
+      app.events.emitOnce("deleted", id, record.podId);
+      app.containers.forget(id);
+    });
     app.stops.settle(id);
     app.log.info({ id, name: record.name }, "container removed");
-    app.events.emit("deleted", id, record.podId);
   });
 }
 

@@ -12,10 +12,11 @@ export async function containerStatus(
   request: ContainerStatusRequest,
 ): Promise<ContainerStatusResponse> {
   const record = visibleContainer(app, request.containerId);
-  return { status: statusOf(record), info: request.verbose ? { info: await infoOf(app, record) } : {} };
+  return { status: containerStatusView(record), info: request.verbose ? { info: await infoOf(app, record) } : {} };
 }
 
-function statusOf(record: ContainerRecord): ContainerStatus {
+/** What clients are told of a container. */
+export function containerStatusView(record: ContainerRecord): ContainerStatus {
   const { config, exit, user } = record;
   const resources = config.linux?.resources;
   return {

@@ -16,9 +16,11 @@ import { join } from "node:path";
 import { errnoName, messageOf } from "../lib/errors.ts";
 import type { CriApp } from "./app-types.ts";
 import { forgetContainer } from "./container-remove.ts";
+import { identifyEventLog } from "./events.ts";
 import { checkCgroupDriver, identifyInstance } from "./instance.ts";
 import { isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
 import { type MirroredPod, readMirrors } from "./record-mirror.ts";
+import { tellMissedEvents } from "./recover-events.ts";
 import { recoverSandbox } from "./recover-sandbox.ts";
 
 const orphanMs = 60_000;
@@ -32,6 +34,8 @@ export async function recover(app: CriApp): Promise<void> {
   const mirrors = await readMirrors(app);
   const adopted = adoptMirrors(app, mirrors);
   checkCgroupDriver(app);
+  app.eventLog = identifyEventLog(app.store, app.instance.bootId, app.log);
+  tellMissedEvents(app);
   for (const container of app.containers.all()) app.images.hold(container.imageId, container.id);
 
   await Promise.all(app.sandboxes.all().map((record) => guarded(app, record.id, () => recoverSandbox(app, record))));
@@ -40,6 +44,7 @@ export async function recover(app: CriApp): Promise<void> {
   await Promise.all(podless.map((record) => guarded(app, record.id, () => forgetPodless(app, record.id))));
   await Promise.all(mirrors.map((mirror) => guarded(app, mirror.id, () => sweepStrangePod(app, mirror))));
   await sweepWritableLayers(app);
+  tellMissedEvents(app);
   await app.images.recovered();
   for (const container of app.containers.all())
     app.writableLayers.request(container.id, join(writableLayersDir(app.config), container.id));

@@ -32,8 +32,10 @@ export async function removeSandbox(app: CriApp, id: string, signal: AbortSignal
         app.sandboxes.updateRegardless(id, (old) => ({ ...old, phase: advanceSandbox(old.phase, "removing") })),
       );
     }
-    await step("pod.forget", () => app.sandboxes.forget(id));
+    await step("pod.forget", () => {
+      app.events.emitOnce("deleted", id, id);
+      app.sandboxes.forget(id);
+    });
     app.log.info({ id }, "pod sandbox removed");
-    app.events.emit("deleted", id, id);
   });
 }

@@ -12,14 +12,15 @@ export async function podSandboxStatus(
 ): Promise<PodSandboxStatusResponse> {
   const record = visibleSandbox(app, request.podSandboxId);
   return {
-    status: statusOf(record),
+    status: sandboxStatusView(record),
     info: request.verbose ? { info: sandboxInfo(app, record) } : {},
     containersStatuses: [],
     timestamp: app.clock.nowNs(),
   };
 }
 
-function statusOf(record: SandboxRecord): PodSandboxStatus {
+/** What clients are told of a sandbox. */
+export function sandboxStatusView(record: SandboxRecord): PodSandboxStatus {
   // A stopped sandbox has no network: its addresses may be another's by now.
   const [ip = "", ...additional] = record.phase === "ready" ? record.ips : [];
   return {

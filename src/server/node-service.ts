@@ -1,8 +1,17 @@
-import { type InfoResponse, type NodeServiceServer, NodeServiceService } from "../gen/caisson/v1/node.ts";
+import type { Send } from "../cri/stream-chunks.ts";
+import {
+  type EventsRequest,
+  type EventsResponse,
+  type InfoResponse,
+  type NodeServiceServer,
+  NodeServiceService,
+} from "../gen/caisson/v1/node.ts";
 import { RuntimeError } from "../lib/errors.ts";
 import type { StoredEvent } from "../store/store.ts";
+import type { CallContext, Gate } from "./call.ts";
 import type { Service } from "./grpc-server.ts";
-import { type Gate, unary } from "./unary.ts";
+import { serverStream } from "./server-stream.ts";
+import { unary } from "./unary.ts";
 
 /** What the node service needs of the daemon. */
 export interface NodeFacts {
@@ -10,6 +19,8 @@ export interface NodeFacts {
   /** The full id that the text stands for. @throws not_found, invalid_argument for an ambiguous prefix. */
   resolve(idOrPrefix: string): string;
   timeline(objectId: string): readonly StoredEvent[];
+  /** Sends the event log from where the request says until the caller leaves. */
+  events(context: CallContext, request: EventsRequest, send: Send<EventsResponse>): Promise<void>;
 }
 
 const detailText = (detail: StoredEvent["detail"]): Record<string, string> =>
@@ -19,6 +30,7 @@ const detailText = (detail: StoredEvent["detail"]): Record<string, string> =>
 export function nodeService(gate: Gate, facts: NodeFacts): Service {
   const implementation: NodeServiceServer = {
     info: unary("Info", { ...gate, requireReady: () => {} }, () => facts.info()),
+    events: serverStream("Events", gate, (context, request, send) => facts.events(context, request, send)),
     timeline: unary("Timeline", gate, (_context, { objectId: asked }) => {
       const objectId = facts.resolve(asked);
       const events = facts.timeline(objectId);

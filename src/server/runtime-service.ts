@@ -1,10 +1,13 @@
 import type { CriApp } from "../cri/app-types.ts";
 import { createContainer } from "../cri/container-create.ts";
+import { getContainerEvents } from "../cri/container-events.ts";
 import { listContainers } from "../cri/container-list.ts";
+import { streamContainers } from "../cri/container-list-stream.ts";
 import { removeContainer } from "../cri/container-remove.ts";
 import { startContainer } from "../cri/container-start.ts";
 import { containerStats } from "../cri/container-stats.ts";
 import { listContainerStats } from "../cri/container-stats-list.ts";
+import { streamContainerStats } from "../cri/container-stats-stream.ts";
 import { containerStatus } from "../cri/container-status.ts";
 import { stopContainer } from "../cri/container-stop.ts";
 import { execSync } from "../cri/exec-sync.ts";
@@ -14,13 +17,16 @@ import { updateRuntimeConfig } from "../cri/runtime-config-update.ts";
 import { status } from "../cri/runtime-status.ts";
 import { version } from "../cri/runtime-version.ts";
 import { listPodSandbox } from "../cri/sandbox-list.ts";
+import { streamPodSandboxes } from "../cri/sandbox-list-stream.ts";
 import { removePodSandbox } from "../cri/sandbox-remove.ts";
 import { runPodSandbox } from "../cri/sandbox-run.ts";
 import { podSandboxStatus } from "../cri/sandbox-status.ts";
 import { stopPodSandbox } from "../cri/sandbox-stop.ts";
 import { type RuntimeServiceServer, RuntimeServiceService } from "../gen/cri/v1/api.ts";
+import type { Gate } from "./call.ts";
 import type { Service } from "./grpc-server.ts";
-import { type Gate, unary, withUnimplemented } from "./unary.ts";
+import { serverStream } from "./server-stream.ts";
+import { unary, withUnimplemented } from "./unary.ts";
 
 /** runtime.v1.RuntimeService: which verb answers which call. `app` is there once the gate is open. */
 export function runtimeService(gate: Gate, app: () => CriApp): Service {
@@ -43,6 +49,12 @@ export function runtimeService(gate: Gate, app: () => CriApp): Service {
     containerStats: unary("ContainerStats", gate, (ctx, req) => containerStats(app(), ctx, req)),
     listContainerStats: unary("ListContainerStats", gate, (ctx, req) => listContainerStats(app(), ctx, req)),
     execSync: unary("ExecSync", gate, (ctx, req) => execSync(app(), ctx, req)),
+    streamPodSandboxes: serverStream("StreamPodSandboxes", gate, (ctx, req, send) => streamPodSandboxes(app(), ctx, req, send)),
+    streamContainers: serverStream("StreamContainers", gate, (ctx, req, send) => streamContainers(app(), ctx, req, send)),
+    streamContainerStats: serverStream("StreamContainerStats", gate, (ctx, req, send) =>
+      streamContainerStats(app(), ctx, req, send),
+    ),
+    getContainerEvents: serverStream("GetContainerEvents", gate, (ctx, req, send) => getContainerEvents(app(), ctx, req, send)),
     reopenContainerLog: unary("ReopenContainerLog", gate, (ctx, req) => reopenContainerLog(app(), ctx, req)),
   };
   return {

@@ -1,67 +1,7 @@
-import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall } from "@grpc/grpc-js";
-import { type Code, codeOf, RuntimeError } from "../lib/errors.ts";
-import type { Log } from "../lib/log.ts";
-import { statusName, toStatus } from "./status.ts";
-
-/** One call, as a verb sees it. */
-export interface CallContext {
-  /** Fires when the caller goes away or its deadline passes. */
-  readonly signal: AbortSignal;
-  readonly log: Log;
-}
-
-/** What the wrapper needs of the daemon. */
-export interface Gate {
-  /** Throws `unavailable` with the reason while calls cannot be answered. */
-  readonly requireReady: () => void;
-  readonly log: Log;
-}
-
-/** A failed call is one line; how loud it is depends on whose mistake it can be. */
-const loudness: Readonly<Partial<Record<Code, "debug" | "info" | "error">>> = {
-  internal: "error",
-  unknown: "error",
-  data_loss: "error",
-  not_found: "info",
-  canceled: "info",
-  unimplemented: "debug",
-  unavailable: "debug",
-};
-
-const deadlineSlackMs = 100;
-
-const idFields = ["podSandboxId", "containerId"] as const;
-
-/** Ids that the request names, for the log; nothing else of a request is logged. */
-function idsOf(request: unknown): Record<string, string> {
-  if (typeof request !== "object" || request === null) return {};
-  const ids = idFields.map((name): [string, unknown] => [name, (request as Record<string, unknown>)[name]]);
-  return Object.fromEntries(ids.filter((pair): pair is [string, string] => typeof pair[1] === "string" && pair[1] !== ""));
-}
-
-interface Cancellation {
-  readonly signal: AbortSignal;
-  /** The call has its answer: what grpc-js tells of it afterwards is no cancellation. */
-  readonly answered: () => void;
-}
-
-function cancellation(call: ServerUnaryCall<unknown, unknown>, rpc: string): Cancellation {
-  const cancel = new AbortController();
-  const gone = (): void => {
-    // grpc-js tells of a passed deadline in the same way as of a caller that hung up, and a client, which began to count earlier,
-    // hangs up at its own.
-    const deadline = call.getDeadline();
-    const late = deadline !== Number.POSITIVE_INFINITY && Number(deadline) - deadlineSlackMs <= Date.now();
-    cancel.abort(
-      late
-        ? new RuntimeError("deadline_exceeded", `${rpc}: the caller's deadline passed`)
-        : new RuntimeError("canceled", `${rpc}: canceled by the caller`),
-    );
-  };
-  if (call.cancelled) gone();
-  else call.once("cancelled", gone);
-  return { signal: cancel.signal, answered: () => call.removeListener("cancelled", gone) };
-}
+import type { handleServerStreamingCall, handleUnaryCall } from "@grpc/grpc-js";
+import { RuntimeError } from "../lib/errors.ts";
+import { type CallContext, cancellation, type Gate, timed } from "./call.ts";
+import { toStatus } from "./status.ts";
 
 /**
  * The one way into a verb: gate, cancellation, log line, status. A handler of grpc-js that throws asynchronously would leave its
@@ -69,12 +9,11 @@ function cancellation(call: ServerUnaryCall<unknown, unknown>, rpc: string): Can
  */
 export function unary<Request, Response>(
   rpc: string,
-  gate: Gate,
+  gate: Pick<Gate, "requireReady" | "log">,
   verb: (context: CallContext, request: Request) => Promise<Response> | Response,
 ): handleUnaryCall<Request, Response> {
   return (call, reply) => {
-    const startedAt = performance.now();
-    const fields = (): object => ({ rpc, ...idsOf(call.request), ms: Math.round((performance.now() - startedAt) * 10) / 10 });
+    const record = timed(rpc, gate, call.request);
     const { signal, answered } = cancellation(call, rpc);
     const run = async (): Promise<Response> => {
       gate.requireReady();
@@ -84,14 +23,13 @@ export function unary<Request, Response>(
       (response) => {
         // grpc-js says "cancelled" at the end of every call, also of one that went well.
         answered();
-        gate.log.debug(fields(), "rpc done");
+        record.done();
         reply(null, response);
       },
       (error: unknown) => {
         answered();
-        const answer = toStatus(error);
-        gate.log[loudness[codeOf(error)] ?? "warn"]({ ...fields(), status: statusName(answer.code), err: error }, "rpc failed");
-        reply(answer);
+        record.failed(error);
+        reply(toStatus(error));
       },
     );
   };

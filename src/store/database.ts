@@ -23,6 +23,7 @@ export interface Opened {
   readonly freePages: FreePages;
   /** Why the file was set aside, if it was. */
   readonly rebuilt: string | undefined;
+  readonly olderCopy: boolean;
   /** What else is odd about it, for the log. */
   readonly warnings: readonly string[];
 }
@@ -119,7 +120,8 @@ export function openDatabase(path: string, reserveBytes: number): Opened {
   const warnings: string[] = [];
   const openedFile = `${path}.opened`;
   const [seen, generation] = [readNumber(openedFile), generationOf(path)];
-  if (generation !== undefined && generation < seen) {
+  const olderCopy = generation !== undefined && generation < seen;
+  if (olderCopy) {
     warnings.push(`the database is an older copy: opened ${generation} times, this installation's ${seen} times`);
     setAside(path, `newer-${Date.now()}`, ["-wal", "-shm"]);
   }
@@ -150,5 +152,5 @@ export function openDatabase(path: string, reserveBytes: number): Opened {
     // On a full disk the daemon must come up all the same: removals free it. Database first, so that a failure in between is harmless.
     warnings.push(`the database's generation was not recorded: ${messageOf(error)}`);
   }
-  return { database, freePages, rebuilt, warnings };
+  return { database, freePages, rebuilt, olderCopy, warnings };
 }

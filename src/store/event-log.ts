@@ -10,6 +10,14 @@ interface Row {
   readonly detail: string;
 }
 
+const toEvent = (row: Row): StoredEvent => ({
+  sequence: row.sequence,
+  atNs: row.at,
+  objectId: row.object,
+  kind: row.kind,
+  detail: parse(row.detail) as Record<string, string | number>,
+});
+
 /** How many inserts go by between two looks at the limits: pruning at each would double the cost of an event. */
 const pruneEvery = 64;
 
@@ -17,6 +25,7 @@ const pruneEvery = 64;
 export class EventLog {
   readonly #insert: StatementSync;
   readonly #ofObject: StatementSync;
+  readonly #after: StatementSync;
   readonly #objects: StatementSync;
   readonly #pruneAll: StatementSync;
   readonly #pruneObject: StatementSync;
@@ -32,6 +41,10 @@ export class EventLog {
     this.#insert = database.prepare("INSERT INTO events (sequence, object, at, kind, detail) VALUES (?, ?, ?, ?, ?)");
     this.#ofObject = database.prepare("SELECT sequence, object, at, kind, detail FROM events WHERE object = ? ORDER BY sequence");
     this.#ofObject.setReadBigInts(true);
+    this.#after = database.prepare(
+      "SELECT sequence, object, at, kind, detail FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
+    );
+    this.#after.setReadBigInts(true);
     this.#objects = database.prepare(
       "SELECT DISTINCT object FROM events WHERE object >= ?1 AND object < ?1 || char(0x10ffff) LIMIT ?2",
     );
@@ -59,13 +72,11 @@ export class EventLog {
   }
 
   of(object: string): StoredEvent[] {
-    return (this.#ofObject.all(object) as unknown as Row[]).map((row) => ({
-      sequence: row.sequence,
-      atNs: row.at,
-      objectId: row.object,
-      kind: row.kind,
-      detail: parse(row.detail) as Record<string, string | number>,
-    }));
+    return (this.#ofObject.all(object) as unknown as Row[]).map(toEvent);
+  }
+
+  after(sequence: bigint, limit: number): StoredEvent[] {
+    return (this.#after.all(sequence, limit) as unknown as Row[]).map(toEvent);
   }
 
   /** Objects whose id begins with `prefix`, at most `limit`. */

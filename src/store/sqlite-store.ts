@@ -44,6 +44,7 @@ export interface NodeStore extends Store {
  */
 class SqliteStore implements NodeStore {
   readonly rebuilt: string | undefined;
+  readonly olderCopy: boolean;
   readonly #database: DatabaseSync;
   readonly #log: StoreOptions["log"];
   readonly #ballast: Ballast;
@@ -57,6 +58,7 @@ class SqliteStore implements NodeStore {
 
   constructor(path: string, opened: Opened, ballast: Ballast, options: StoreOptions) {
     this.rebuilt = opened.rebuilt;
+    this.olderCopy = opened.olderCopy;
     this.#database = opened.database;
     this.#log = options.log;
     this.#ballast = ballast;
@@ -107,6 +109,14 @@ class SqliteStore implements NodeStore {
 
   timeline(objectId: string): readonly StoredEvent[] {
     return this.#events.of(objectId);
+  }
+
+  eventsAfter(sequence: bigint, limit: number): readonly StoredEvent[] {
+    return this.#events.after(sequence, limit);
+  }
+
+  get lastSequence(): bigint {
+    return this.#events.last;
   }
 
   objectsLike(prefix: string, limit: number): readonly string[] {

@@ -23,7 +23,14 @@ export interface Store {
   /** Appends to the object's phase timeline and to the event log; returns the sequence number. */
   event(objectId: string, kind: string, detail?: Readonly<Record<string, string | number>>): bigint;
   timeline(objectId: string): readonly StoredEvent[];
+  /** Events of all objects with a higher number, oldest first. Numbers that are missing in between belong to events that were pruned
+   *  or could not be written. */
+  eventsAfter(sequence: bigint, limit: number): readonly StoredEvent[];
+  /** The number that the last event got; 0n before any. */
+  readonly lastSequence: bigint;
   /** Why the database was set aside and made anew (damaged, from a newer version), if it was. */
   readonly rebuilt: string | undefined;
+  /** The database is an older copy put back in place: what happened after it was taken, numbers of events included, is unknown to it. */
+  readonly olderCopy: boolean;
   close(): Promise<void>;
 }

@@ -19,14 +19,15 @@ import {
 } from "../../../src/gen/cri/v1/api.ts";
 import { RuntimeError } from "../../../src/lib/errors.ts";
 import type { Log } from "../../../src/lib/log.ts";
+import type { Gate } from "../../../src/server/call.ts";
 import { type GrpcServer, serveGrpc } from "../../../src/server/grpc-server.ts";
 import { nodeService } from "../../../src/server/node-service.ts";
-import { type Gate, unary, withUnimplemented } from "../../../src/server/unary.ts";
+import { unary, withUnimplemented } from "../../../src/server/unary.ts";
 
 const top = join(import.meta.dirname, "../../..");
 const quiet = () => {};
 const log = { trace: quiet, debug: quiet, info: quiet, warn: quiet, error: quiet, fatal: quiet } as unknown as Log;
-const gate: Gate = { log, requireReady: quiet };
+const gate: Gate = { log, requireReady: quiet, closing: new AbortController().signal };
 const id = (letter: string): string => letter.repeat(64);
 const minute = 60_000_000_000n;
 const now = BigInt(Date.now()) * 1_000_000n;
@@ -144,6 +145,7 @@ beforeAll(async () => {
           if (asked !== "cc") throw notFound(asked);
           return id("c");
         },
+        events: async () => {},
         timeline: () => [
           { ...event(1n, "created"), detail: {} },
           { ...event(3n, "started"), detail: { pid: 12 } },

@@ -19,8 +19,9 @@ import {
 import { descriptors } from "../../../src/gen/descriptors.ts";
 import { RuntimeError } from "../../../src/lib/errors.ts";
 import type { Log } from "../../../src/lib/log.ts";
+import type { Gate } from "../../../src/server/call.ts";
 import { type GrpcServer, serveGrpc } from "../../../src/server/grpc-server.ts";
-import { type Gate, unary, withUnimplemented } from "../../../src/server/unary.ts";
+import { unary, withUnimplemented } from "../../../src/server/unary.ts";
 
 let directory: string;
 let socket: string;
@@ -36,8 +37,10 @@ const log = Object.fromEntries(
     (fields: Record<string, unknown>, message: string) => lines.push({ level, fields, message }),
   ]),
 ) as unknown as Log;
+const closing = new AbortController();
 const gate: Gate = {
   log,
+  closing: closing.signal,
   requireReady: () => {
     if (!ready) throw new RuntimeError("unavailable", "recovery has not finished");
   },

@@ -6,6 +6,7 @@ export class FakeStore implements Store {
   readonly documents = new Map<string, Map<string, string>>();
   readonly events: StoredEvent[] = [];
   rebuilt: string | undefined;
+  olderCopy = false;
   /** Set to make every write fail, as on a full disk. */
   full = false;
 
@@ -34,6 +35,14 @@ export class FakeStore implements Store {
 
   timeline(objectId: string): readonly StoredEvent[] {
     return this.events.filter((event) => event.objectId === objectId);
+  }
+
+  eventsAfter(sequence: bigint, limit: number): readonly StoredEvent[] {
+    return this.events.filter((event) => event.sequence > sequence).slice(0, limit);
+  }
+
+  get lastSequence(): bigint {
+    return this.events.at(-1)?.sequence ?? 0n;
   }
 
   /** As if the database file had been deleted. */
