@@ -8,6 +8,8 @@ export default defineConfig({
   test: {
     pool: "forks",
     reporters: ["default"],
+    // A daemon, a registry and the leak check may have to end after the last test.
+    teardownTimeout: 60_000,
     projects: [
       { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 20_000 } },
       { extends: true, test: { name: "native", include: ["test/native/**/*.test.ts"], ...serial } },

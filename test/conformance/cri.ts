@@ -4,8 +4,10 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, inject } from "vitest";
 import { CriClient, failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
+import { expectNoLeaks, takeInventory } from "../helpers/leak-check.ts";
 import type { BuiltImage } from "../helpers/oci-image.ts";
 import { pushImage } from "../helpers/registry.ts";
+import { removeCgroups } from "./cgroup.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { type LogRecord, readLog, textOf } from "./log-records.ts";
 
@@ -45,11 +47,17 @@ export interface Outcome {
   readonly status: Message;
 }
 
-/** Call once per file. */
+/** Call once per file, first of all: what the file's pods leave behind on the machine fails it. */
 export function useCri(): Cri {
-  const cri = new Cri(inject("endpoint"));
+  const endpoint = inject("endpoint");
+  const cri = new Cri(endpoint);
+  const before = takeInventory();
   afterEach(async () => await cri.removePods());
-  afterAll(async () => await cri.end());
+  afterAll(async () => {
+    await cri.end();
+    removeCgroups(endpoint.cgroupParent);
+    if (endpoint.own) await expectNoLeaks(before);
+  });
   return cri;
 }
 

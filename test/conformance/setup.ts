@@ -87,7 +87,17 @@ async function ownDaemon(stack: AsyncDisposableStack): Promise<string> {
     if (tries > 200) throw new Error("the daemon did not take the network configuration");
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
+  await makeBridge(daemon.client);
   return `unix://${daemon.socket}`;
+}
+
+/** The first pod on a bridge makes it: before any file takes stock of the machine. */
+async function makeBridge(client: CriClient): Promise<void> {
+  const metadata = { name: "first", uid: "first", namespace: "conformance", attempt: 0 };
+  const linux = { security_context: { namespace_options: { network: "POD", pid: "CONTAINER", ipc: "POD" } } };
+  const request = await client.runtime("RunPodSandbox", { config: { metadata, hostname: "first", linux } });
+  await client.runtime("StopPodSandbox", request);
+  await client.runtime("RemovePodSandbox", request);
 }
 
 async function tryPull(client: CriClient, reference: string): Promise<string | undefined> {
