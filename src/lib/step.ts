@@ -5,6 +5,7 @@
  *     CAISSON_FAULT=throw:after:container.shim-create   an internal error
  *     CAISSON_FAULT=pause=5000:before:exec.shim-exec    waits 5 s, so that something else can be killed meanwhile
  *     CAISSON_FAULT_TRACE=FILE                          appends each step's name as it is reached
+ *     CAISSON_STEP_TIMES=FILE                           appends each step's name and its milliseconds when it has ended
  *
  * Without them a step is a plain call. `allSteps` is the whole list, so that a test can arm each and fail if one was never reached.
  */
@@ -90,6 +91,7 @@ export function parseFault(text: string | undefined): Fault | undefined {
 
 let armed = parseFault(process.env.CAISSON_FAULT);
 const traceFile = process.env.CAISSON_FAULT_TRACE;
+const timesFile = process.env.CAISSON_STEP_TIMES;
 
 /** Arms a fault inside this process, or disarms it: for tests that do not start a daemon. */
 export function armFault(fault: Fault | undefined): void {
@@ -99,6 +101,19 @@ export function armFault(fault: Fault | undefined): void {
 /** Runs one step. Without a fault, `work` is called before this returns: what it does synchronously is done in the caller's tick. */
 export async function step<T>(name: StepName, work: () => T | Promise<T>): Promise<T> {
   if (traceFile !== undefined) appendFileSync(traceFile, `${name}\n`);
+  return timesFile === undefined ? await run(name, work) : await timed(name, work, timesFile);
+}
+
+async function timed<T>(name: StepName, work: () => T | Promise<T>, file: string): Promise<T> {
+  const beganMs = performance.now();
+  try {
+    return await run(name, work);
+  } finally {
+    appendFileSync(file, `${name} ${(performance.now() - beganMs).toFixed(3)}\n`);
+  }
+}
+
+async function run<T>(name: StepName, work: () => T | Promise<T>): Promise<T> {
   if (armed?.step !== name) return await work();
   if (armed.when === "before") await strike(armed);
   const result = await work();

@@ -11,6 +11,8 @@ export interface DaemonOptions {
   /** Reuse the directories of an earlier daemon. */
   readonly base?: string;
   readonly logLevel?: string;
+  /** Another checkout that is built; this one otherwise. */
+  readonly checkout?: string;
 }
 
 const top = join(import.meta.dirname, "../..");
@@ -73,10 +75,14 @@ export class Daemon implements AsyncDisposable {
     );
     const log = openSync(this.logFile, "a");
     const args = ["--root", this.root, "--state", this.state, "--listen", this.socket, "--config", config];
-    this.#child = spawn(join(top, "scripts/caissond"), [...args, "--log-level", this.#options.logLevel ?? "debug"], {
-      stdio: ["ignore", log, log],
-      env: { ...process.env, ...this.#options.env, ...env },
-    });
+    this.#child = spawn(
+      join(this.#options.checkout ?? top, "scripts/caissond"),
+      [...args, "--log-level", this.#options.logLevel ?? "debug"],
+      {
+        stdio: ["ignore", log, log],
+        env: { ...process.env, ...this.#options.env, ...env },
+      },
+    );
     closeSync(log);
     if (wait) await this.ready();
   }
