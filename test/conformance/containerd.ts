@@ -1,15 +1,14 @@
 /** Runs the suite against Debian's containerd with runc, started for the purpose on directories of its own. */
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startContainerd } from "../bench/containerd.ts";
-import { bridgeConflist } from "../helpers/cri-node.ts";
 import { buildBusyboxImage } from "../helpers/oci-image.ts";
 import { pushImage, startRegistry } from "../helpers/registry.ts";
+import { Bridge } from "./bridge.ts";
 
-const bridge = "caissonc1";
 const scratch = mkdtempSync(join(tmpdir(), "caisson-conformance-"));
 const stack = new AsyncDisposableStack();
 stack.defer(() => rmSync(scratch, { recursive: true, force: true }));
@@ -18,12 +17,9 @@ try {
   stack.defer(() => registry.stop());
   const image = buildBusyboxImage(join(scratch, "pause"), { config: { Cmd: ["/bin/sleep", "100000"] } });
   const pause = await pushImage(registry, "conformance/pause", "1", image);
-  stack.defer(() => {
-    if (existsSync(`/sys/class/net/${bridge}`)) execFileSync("ip", ["link", "delete", bridge], { stdio: "ignore" });
-    rmSync(`/tmp/${bridge}-ipam`, { recursive: true, force: true });
-  });
+  const bridge = stack.use(new Bridge());
   const rival = stack.use(await startContainerd("/usr/bin/runc", pause, { hostMounts: true }));
-  writeFileSync(join(rival.cniConf, "10-conformance.conflist"), bridgeConflist(bridge, "10.211.12.0/24"));
+  bridge.configureIn(rival.cniConf);
   for (let ready = false; !ready; await new Promise((resolve) => setTimeout(resolve, 100))) {
     const { status } = await rival.client.runtime("Status", {});
     ready = status.conditions.every((condition: { status: boolean }) => condition.status);

@@ -3,23 +3,20 @@
  * loopback is started either way; an endpoint that cannot pull from it must be given an image by CAISSON_CRI_IMAGE.
  */
 
-import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { CriClient, failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
-import { bridgeConflist } from "../helpers/cri-node.ts";
 import { Daemon } from "../helpers/daemon.ts";
 import { expectNoLeaks, takeInventory } from "../helpers/leak-check.ts";
 import { buildBusyboxImage } from "../helpers/oci-image.ts";
 import { pushImage, startRegistry } from "../helpers/registry.ts";
+import { Bridge } from "./bridge.ts";
 import { removeCgroups } from "./cgroup.ts";
 import { type Ability, type Endpoint, rpcSince } from "./endpoint.ts";
 import { pushMadeImages } from "./made-images.ts";
-
-const bridge = "caissonc0";
 
 // biome-ignore lint/style/noDefaultExport: vitest takes a global setup from the default export
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
@@ -76,13 +73,9 @@ async function open(stack: AsyncDisposableStack): Promise<Endpoint> {
 }
 
 async function ownDaemon(stack: AsyncDisposableStack): Promise<string> {
-  // The plugin leaves its bridge, as it does on every node.
-  stack.defer(() => {
-    if (existsSync(`/sys/class/net/${bridge}`)) execFileSync("ip", ["link", "delete", bridge], { stdio: "ignore" });
-    rmSync(`/tmp/${bridge}-ipam`, { recursive: true, force: true });
-  });
+  const bridge = stack.use(new Bridge());
   const daemon = stack.use(await Daemon.start());
-  writeFileSync(join(daemon.cniConf, "10-conformance.conflist"), bridgeConflist(bridge, "10.211.11.0/24"));
+  bridge.configureIn(daemon.cniConf);
   for (let tries = 0; !(await abilitiesOf(daemon.client)).includes("pod network"); tries++) {
     if (tries > 200) throw new Error("the daemon did not take the network configuration");
     await new Promise((resolve) => setTimeout(resolve, 25));
