@@ -7,6 +7,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Config } from "./config.ts";
+import { CdiDevices } from "./core/device/cdi.ts";
 import { createHostRuntime } from "./core/host-runtime.ts";
 import type { Runtime } from "./core/runtime.ts";
 import { type Cri, createCri, systemClock } from "./cri/app.ts";
@@ -204,7 +205,8 @@ class CaissonDaemon {
       onNotice: (sentence) => log.info({}, sentence),
     });
     this.#own("network", () => network.close());
-    const node = await readTranslationNode(runtime.cgroupVersion);
+    const cdi = new CdiDevices({ directories: config.cdi.specDirs, onProblem: (sentence) => log.warn({}, sentence) });
+    const node = await readTranslationNode(runtime.cgroupVersion, cdi);
     const cri = createCri({
       runtime,
       images,
@@ -267,6 +269,7 @@ function criConfig(config: Config, recursiveReadOnlyMounts: boolean): CriConfig 
       defaultCapabilities: runtime.defaultCapabilities,
       defaultSysctls: runtime.defaultSysctls,
       shmBytes: runtime.shmBytes,
+      cdiAnnotations: config.cdi.fromAnnotations,
     },
     execOutputBytes: runtime.execOutputBytes,
     execDrainMs: runtime.execDrainMs,

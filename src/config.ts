@@ -46,6 +46,17 @@ const sections = {
     max_layer_bytes: key(count(1, 2 ** 50), "Largest unpacked layer.", 64 * 2 ** 30),
     max_layer_entries: key(count(1, 1e9), "Most files in one layer.", 5_000_000),
   },
+  cdi: {
+    spec_dirs: key(v.array(absolutePath), "Directories of CDI specifications; later ones have precedence.", [
+      "/etc/cdi",
+      "/var/run/cdi",
+    ]),
+    from_annotations: key(
+      v.boolean(),
+      "Whether containers also get the devices that their cdi.k8s.io annotations name, which whoever makes a pod can write.",
+      false,
+    ),
+  },
   runtime: {
     cgroup_driver: key(v.picklist(["cgroupfs"]), "Who makes cgroups; must be the kubelet's.", "cgroupfs"),
     netns_dir: key(absolutePath, "Where network namespaces are pinned; shared with the host.", "/run/netns"),
@@ -117,6 +128,7 @@ const schema = v.strictObject({
   cni: section(sections.cni),
   registry: section(sections.registry),
   image: section(sections.image),
+  cdi: section(sections.cdi),
   runtime: section(sections.runtime),
   store: section(sections.store),
 });

@@ -1,11 +1,12 @@
 import { dirname, join } from "node:path";
 import type { OciProcess, OciSpec } from "../core/oci.ts";
+import type { PodSpec } from "../core/runtime.ts";
 import type { LinuxContainerSecurityContext } from "../gen/cri/v1/api.ts";
-import { RuntimeError } from "../lib/errors.ts";
 import { containerLogPath } from "./log-path.ts";
 import { resolveCapabilities } from "./translate-capabilities.ts";
+import { cdiDeviceNames } from "./translate-cdi.ts";
 import { containerCgroup } from "./translate-cgroup.ts";
-import { cleanAbsolutePath, invalid, quoted } from "./translate-check.ts";
+import { cleanAbsolutePath, invalid } from "./translate-check.ts";
 import { resolveArgs, resolveEnvironment, resolveWorkingDir } from "./translate-command.ts";
 import { hostDevices, resolveDevices } from "./translate-devices.ts";
 import { checkSelinux, resolveApparmor } from "./translate-labels.ts";
@@ -27,7 +28,7 @@ const noIdentity = {
   supplementalGroupsPolicy: 0,
 } as const;
 
-function checkMapped({ uid, gid, groups }: ResolvedUser, user: ContainerInput["pod"]["spec"]["user"]): void {
+function checkMapped({ uid, gid, groups }: Pick<ResolvedUser, "uid" | "gid" | "groups">, user: PodSpec["user"]): void {
   if (user === null) return;
   const mapped = (id: number, maps: typeof user.uid): boolean =>
     maps.some((map) => id >= map.containerID && id < map.containerID + map.size);
@@ -112,10 +113,6 @@ export async function translateContainer(input: ContainerInput, node: Translatio
   const security = config.linux?.securityContext;
   const privileged = security?.privileged === true;
   checkPrivileged(input, privileged);
-  if (config.CDIDevices.length > 0) {
-    const names = config.CDIDevices.map((device) => quoted(device.name)).join(", ");
-    throw new RuntimeError("unimplemented", `CDI devices are not supported yet: ${names}`);
-  }
   const podOptions = podConfig.linux?.securityContext?.namespaceOptions;
   const pidNamespace = resolvePidNamespace(security?.namespaceOptions, podOptions, pod.spec);
   const stop = resolveStopSignal(config.stopSignal, input.image.config.stopSignal);
@@ -145,7 +142,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
     },
     node,
   );
-  const oci: OciSpec = {
+  const base: OciSpec = {
     ociVersion: "1.3.0",
     process,
     root: { path: rootPath(input), readonly: security?.readonlyRootfs === true },
@@ -165,12 +162,15 @@ export async function translateContainer(input: ContainerInput, node: Translatio
       readonlyPaths,
     },
   };
+  const oci = await node.cdi.inject(base, cdiDeviceNames(config, input.options.cdiAnnotations));
+  const groups = oci.process.user.additionalGids ?? [];
+  checkMapped({ ...user, groups }, pod.spec.user);
   return {
     oci,
     pidNamespace,
     cgroupNamespace: input.cgroupVersion === "v2" && !privileged ? "private" : "host",
     volumes: mounts.volumes,
-    user: { uid: user.uid, gid: user.gid, supplementalGroups: user.groups },
+    user: { uid: user.uid, gid: user.gid, supplementalGroups: groups },
     stopSignal: stop.signal,
     mounts: config.mounts,
     notes: [...notes, ...mounts.notes],

@@ -2,6 +2,8 @@
 import { constants, type Stats } from "node:fs";
 import { lstat, mkdir, open, readdir, readFile, realpath } from "node:fs/promises";
 import { arch } from "node:os";
+import type { CdiDevices } from "../core/device/cdi.ts";
+import { deviceNumbers } from "../core/device/host-node.ts";
 import type { OciSeccomp } from "../core/oci.ts";
 import { capabilitiesOf } from "../core/process/capabilities.ts";
 import { readOwnLimits } from "../core/process/own-limits.ts";
@@ -56,6 +58,7 @@ export interface TranslationNode {
   readonly host: Host;
   /** The built-in profile for a process with these capabilities. */
   readonly defaultSeccomp: (capabilities: readonly string[]) => OciSeccomp;
+  readonly cdi: Pick<CdiDevices, "inject">;
 }
 
 async function orUndefined<T>(work: Promise<T>): Promise<T | undefined> {
@@ -74,15 +77,6 @@ function kindOf(stats: Stats): HostNode["kind"] {
   if (stats.isCharacterDevice()) return "character";
   if (stats.isBlockDevice()) return "block";
   return stats.isSymbolicLink() ? "symlink" : "other";
-}
-
-/** gnu_dev_major and gnu_dev_minor of a dev_t. */
-function deviceNumbers(rdev: number): { major: number; minor: number } {
-  const device = BigInt(rdev);
-  return {
-    major: Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n)),
-    minor: Number((device & 0xffn) | ((device >> 12n) & 0xffffff00n)),
-  };
 }
 
 async function readBounded(path: string, maxBytes: number): Promise<Buffer | undefined> {
@@ -157,8 +151,12 @@ export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): 
 }
 
 /** The translation's view of this machine. */
-export async function readTranslationNode(cgroupVersion: NodeFacts["cgroupVersion"]): Promise<TranslationNode> {
+export async function readTranslationNode(
+  cgroupVersion: NodeFacts["cgroupVersion"],
+  cdi: TranslationNode["cdi"],
+): Promise<TranslationNode> {
   return {
+    cdi,
     facts: await readNodeFacts(cgroupVersion),
     host: realHost,
     defaultSeccomp: (capabilities) => defaultSeccompProfile(capabilities, arch()),

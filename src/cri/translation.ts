@@ -20,6 +20,8 @@ export interface TranslationOptions {
   readonly defaultSysctls: Readonly<Record<string, string>>;
   /** Size of a pod's /dev/shm. */
   readonly shmBytes: number;
+  /** Whether a container's cdi.k8s.io annotations count, beside the kubelet's own field. */
+  readonly cdiAnnotations: boolean;
 }
 
 export interface SandboxInput {

@@ -1,7 +1,7 @@
-/** Finds the host's node of a device, for a bind where a container may not make nodes. */
-import { lstat, readdir } from "node:fs/promises";
+/** Nodes of the host: what one is, and where one is for a bind where a container may not make nodes. */
+import { lstat, readdir, stat } from "node:fs/promises";
 import { join } from "node:path/posix";
-import { errnoName, RuntimeError } from "../../lib/errors.ts";
+import { errnoName, RuntimeError, wrapError } from "../../lib/errors.ts";
 import { type DeviceNode, fileType } from "./default-devices.ts";
 
 const formatMask = 0o170000;
@@ -29,6 +29,34 @@ async function isDevice(path: string, device: DeviceNode): Promise<boolean> {
     if (["ENOENT", "ENOTDIR", "EACCES"].includes(errnoName(error) ?? "")) return false;
     throw error;
   }
+}
+
+export interface DeviceIdentity {
+  readonly type: "b" | "c" | "p";
+  /** 0 for a named pipe. */
+  readonly major: number;
+  readonly minor: number;
+}
+
+/** What the host has at this path, symlinks followed; `failed_precondition` when that is no device. */
+export async function identifyHostNode(path: string): Promise<DeviceIdentity> {
+  const stats = await stat(path).catch((error: unknown) => {
+    const missing = ["ENOENT", "ENOTDIR"].includes(errnoName(error) ?? "");
+    if (missing) throw new RuntimeError("failed_precondition", `device ${path} does not exist on this node`, { path }, error);
+    throw wrapError(`device ${path} cannot be looked at`, error);
+  });
+  const type = stats.isBlockDevice() ? "b" : stats.isCharacterDevice() ? "c" : stats.isFIFO() ? "p" : undefined;
+  if (type === undefined) throw new RuntimeError("failed_precondition", `${path} is not a device`, { path });
+  return { type, ...deviceNumbers(stats.rdev) };
+}
+
+/** major(3) and minor(3) of the C library. */
+export function deviceNumbers(rdev: number): { readonly major: number; readonly minor: number } {
+  const device = BigInt(rdev);
+  return {
+    major: Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n)),
+    minor: Number((device & 0xffn) | ((device >> 12n) & 0xffffff00n)),
+  };
 }
 
 /** makedev(3) of the C library. */

@@ -109,9 +109,19 @@ describe("devices", () => {
     expect(oci.linux.resources?.devices).toEqual([deny, { allow: true, access: "rwm" }]);
   });
 
-  it("by CDI are not there yet", async () => {
-    await expect(translate({ config: { CDIDevices: [{ name: "vendor/gpu=0" }] } })).rejects.toMatchObject({
-      code: "unimplemented",
-    });
+  it("by CDI are those of the kubelet's field, each once", async () => {
+    const CDIDevices = ["vendor.com/gpu=0", "vendor.com/gpu=1", "vendor.com/gpu=0"].map((name) => ({ name }));
+    const { oci } = await translate({ config: { CDIDevices } });
+    expect(oci.process.env).toContain("CDI=vendor.com/gpu=0,vendor.com/gpu=1");
+  });
+
+  it("by annotations count only where the administrator says so, and never those of the pod", async () => {
+    const annotations = { "cdi.k8s.io/plugin": "vendor.com/gpu=2,vendor.com/gpu=0", "other.io/x": "vendor.com/gpu=3" };
+    const config = { CDIDevices: [{ name: "vendor.com/gpu=0" }], annotations };
+    const envOf = async (of: Parameters<typeof translate>[0]) =>
+      (await translate(of)).oci.process.env.filter((variable) => variable.startsWith("CDI="));
+    expect(await envOf({ config })).toEqual(["CDI=vendor.com/gpu=0"]);
+    expect(await envOf({ config, options: { cdiAnnotations: true } })).toEqual(["CDI=vendor.com/gpu=0,vendor.com/gpu=2"]);
+    expect(await envOf({ pod: { annotations }, options: { cdiAnnotations: true } })).toEqual([]);
   });
 });

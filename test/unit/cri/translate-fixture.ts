@@ -22,6 +22,7 @@ export const options: TranslationOptions = {
   defaultCapabilities: ["CHOWN", "NET_RAW", "SETUID"],
   defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
   shmBytes: 64 << 20,
+  cdiAnnotations: false,
 };
 
 export function podConfig(more: PodPartial = {}): PodSandboxConfig {
@@ -95,6 +96,11 @@ export function fakeNode(facts: Partial<NodeFacts> = {}): FakeNode {
   };
   return {
     fake,
+    // What it was asked for can be read in the environment.
+    cdi: {
+      inject: async (oci, names) =>
+        names.length === 0 ? oci : { ...oci, process: { ...oci.process, env: [...oci.process.env, `CDI=${names}`] } },
+    },
     facts: {
       cgroupVersion: "v2",
       architecture: "x64",

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readTranslationNode, realHost } from "../../../src/cri/translate-node.ts";
+import { fakeNode } from "./translate-fixture.ts";
 
 let dir: string;
 beforeAll(() => {
@@ -36,7 +37,7 @@ describe("the host's filesystem", () => {
 
 describe("this machine", () => {
   it("has the facts that translation needs", async () => {
-    const { facts, defaultSeccomp } = await readTranslationNode("v1");
+    const { facts, defaultSeccomp } = await readTranslationNode("v1", fakeNode().cdi);
     expect(facts.capabilities).toContain("CAP_CHOWN");
     expect(facts.seccomp).toBe(true);
     for (const size of facts.hugePageSizes) expect(size).toMatch(/^\d+[KMG]B$/);

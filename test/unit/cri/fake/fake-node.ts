@@ -68,6 +68,7 @@ export class FakeNode {
         defaultCapabilities: [],
         defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0" },
         shmBytes: 65536,
+        cdiAnnotations: false,
       },
       execOutputBytes: 15 << 20,
       execDrainMs: 100,
