@@ -10,7 +10,7 @@ import { applyDeviceRules } from "./device/device-cgroup.ts";
 import { findHostNode } from "./device/host-node.ts";
 import { finalSpec } from "./final-spec.ts";
 import { IdmapNamespaces } from "./idmap-namespaces.ts";
-import type { OciSpec } from "./oci.ts";
+import type { OciMount, OciSpec } from "./oci.ts";
 import { openProcess } from "./open-process.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { copyProcOf, podProcPath, procTakesPidns } from "./proc-source.ts";
@@ -86,10 +86,12 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
   using target = input.target === undefined ? undefined : openProcess(input.target);
   using proc = await procFor(input, target?.fd);
   const fds = [rootfs.fd, target?.fd, proc.fd].filter((fd) => fd !== undefined);
+  const treeSlot = treeSlots(spec, createSlot.root + fds.length);
+  fds.push(...(spec.trees ?? []).map(({ fd }) => fd));
   const idmapSlots = await idmaps.prepare(spec.oci.mounts, createSlot.root + fds.length);
   fds.push(...idmaps.fds);
   const receivedSlots = createSlot.root + fds.length;
-  const planned = await makePlan(input, cgroupsPath, { proc: proc.source, idmapSlots, receivedSlots });
+  const planned = await makePlan(input, cgroupsPath, { proc: proc.source, idmapSlots, treeSlot, receivedSlots });
   const use = tools.cgroups.use(cgroupsPath);
   return await shim.create({
     id: spec.id,
@@ -105,6 +107,11 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
     deadlineMs: parkDeadlineMs,
     signal,
   });
+}
+
+function treeSlots({ trees = [] }: ContainerSpec, first: number): (mount: OciMount) => number | undefined {
+  const slots = new Map(trees.map(({ destination }, at) => [destination, first + at]));
+  return ({ destination }) => slots.get(destination);
 }
 
 interface ProcForContainer extends Disposable {
@@ -125,6 +132,7 @@ async function procFor({ tools, shim, pod, spec, signal }: CreateInput, targetFd
 interface Slots {
   readonly proc: ProcSource;
   readonly idmapSlots: ReturnType<IdmapNamespaces["slotFor"]>;
+  readonly treeSlot: (mount: OciMount) => number | undefined;
   readonly receivedSlots: number;
 }
 
@@ -153,6 +161,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     stdin: spec.stdin,
     proc: slots.proc,
     idmapSlot: slots.idmapSlots,
+    treeSlot: slots.treeSlot,
     receivedSlots: slots.receivedSlots,
   });
 }

@@ -37,6 +37,8 @@ export interface ContainerPlanInput {
   readonly proc: ProcSource;
   /** Slot of the user namespace for an id-mapped mount, beyond the pod's own. */
   readonly idmapSlot: (mount: OciMount) => number | undefined;
+  /** Slot of a mount's content that came with the request. */
+  readonly treeSlot: (mount: OciMount) => number | undefined;
   /** Descriptors that come with the request, stdio included. */
   readonly receivedSlots: number;
 }
@@ -56,6 +58,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
     mounts: oci.mounts,
     inUserNamespace,
     idmapSlot: input.idmapSlot,
+    treeSlot: input.treeSlot,
     cgroup: input.cgroupMount,
     proc: input.proc,
     slots: new PlanSlots(input.receivedSlots),

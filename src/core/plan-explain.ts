@@ -82,6 +82,7 @@ async function makePlan(id: string, oci: OciSpec): Promise<ContainerPlan> {
     stdin: false,
     proc: { kind: "fresh" },
     idmapSlot: slotOf,
+    treeSlot: () => undefined,
     receivedSlots: createSlot.root + 1 + count,
   });
 }

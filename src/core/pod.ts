@@ -1,5 +1,6 @@
 /** A pod on this host, through its shim. */
 import { mkdir } from "node:fs/promises";
+import { join } from "node:path/posix";
 import { setTimeout as sleep } from "node:timers/promises";
 import { codeOf, RuntimeError } from "../lib/errors.ts";
 import { addon } from "../native/addon.ts";
@@ -7,6 +8,7 @@ import { cgroupsPathOf, createContainer, removeAttachPoint } from "./container-c
 import { execInContainer } from "./container-exec.ts";
 import { stateOf } from "./container-exit.ts";
 import { HostRootfs } from "./host-rootfs.ts";
+import { openImageTree } from "./image-tree.ts";
 import { planAttach, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
 import { sysctlPath } from "./namespace/sysctl-path.ts";
 import { namespacePaths } from "./namespace-paths.ts";
@@ -23,6 +25,8 @@ import type {
   ContainerState,
   ExecRequest,
   ExecResult,
+  ImageLayers,
+  ImageTree,
   Pod,
   PodSpec,
   ProcessIdentity,
@@ -96,6 +100,16 @@ export class HostPod implements Pod {
     });
     if (fd === undefined) throw new RuntimeError("internal", `the shim of pod ${this.id} sent no root filesystem`);
     return new HostRootfs(fd);
+  }
+
+  async openImage(layers: ImageLayers, path: string, signal: AbortSignal): Promise<ImageTree> {
+    const userns = this.#spec.user === null ? undefined : podPin.user;
+    const attachPath = join(this.#tools.stateDir, "containers");
+    return await openImageTree(layers, { userns, path, attachPath }, (step) =>
+      this.run(step, "image mount", signal).catch((error: unknown) => {
+        throw userns === undefined ? error : explainIdmap(error);
+      }),
+    );
   }
 
   async create(

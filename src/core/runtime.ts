@@ -39,6 +39,18 @@ export interface RootfsLayers {
   readonly work: string;
 }
 
+export interface ImageLayers {
+  /** Directories of unpacked layers on the host, topmost first, at least one. */
+  readonly lowers: readonly string[];
+  /** An empty directory beside them, made by the core where there is only one layer: the kernel makes no overlay of one. */
+  readonly spare: string;
+}
+
+/** What an image holds, read-only, as a detached mount. Closing it unmounts it unless a container took it. */
+export interface ImageTree extends AsyncDisposable {
+  readonly fd: number;
+}
+
 /** A container's root as a detached mount, before any process has it. Closing it unmounts it unless a container took it. */
 export interface Rootfs extends AsyncDisposable {
   readonly fd: number;
@@ -70,6 +82,8 @@ export interface ContainerSpec {
   readonly stdinOnce: boolean;
   /** Image-declared volumes: content of `path` in the root is copied into `hostPath` (made empty by the caller) before it is mounted. */
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  /** Mounts of `oci` whose content is a tree that is already open; lent until `create` returns. */
+  readonly trees?: readonly { readonly destination: string; readonly fd: number }[];
 }
 
 export interface ContainerExit {
@@ -136,6 +150,11 @@ export interface Pod {
   /** Sets sysctls (dotted or slashed keys, already checked by the caller) in the pod's namespaces. */
   applySysctls(sysctls: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void>;
   openRootfs(layers: RootfsLayers, signal: AbortSignal): Promise<Rootfs>;
+  /**
+   * A file or directory of an image, or all of it with an empty path, for a mount. The path is resolved inside the image only.
+   * `invalid_argument` when it is not there or is neither.
+   */
+  openImage(layers: ImageLayers, path: string, signal: AbortSignal): Promise<ImageTree>;
   /** Cgroup, plan, fork; on return init is parked. The final OCI spec (with namespaces) comes back for the bundle and for verbose info. */
   create(
     spec: ContainerSpec,

@@ -1,6 +1,6 @@
 import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import type { Pod, Rootfs } from "../core/runtime.ts";
+import type { ContainerSpec, Pod, Rootfs } from "../core/runtime.ts";
 import type { ContainerConfig, CreateContainerRequest, CreateContainerResponse } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
 import { messageOf, RuntimeError } from "../lib/errors.ts";
@@ -13,11 +13,12 @@ import { advanceContainer } from "./container-state.ts";
 import { containerLogPath } from "./log-path.ts";
 import type { Holder } from "./name-reservations.ts";
 import { containerName, digestOf, newId } from "./names.ts";
-import { upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
+import { spareDir, upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
 import { removeBundle, writeBundle } from "./record-mirror.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import { checkedContainerConfig, checkedContainerMetadata, checkedSandboxMetadata } from "./request-checks.ts";
 import { containerCgroup } from "./translate-cgroup.ts";
+import { imageMountFailure, mountedImages } from "./translate-image-mounts.ts";
 import type { ContainerTranslation } from "./translation.ts";
 
 const deadlineMs = 120_000;
@@ -26,6 +27,8 @@ interface Wanted {
   readonly config: ContainerConfig;
   readonly sandbox: SandboxRecord;
   readonly image: Image;
+  /** Those that its mounts name, by the name that they use. */
+  readonly mountedImages: ReadonlyMap<string, Image>;
   readonly name: string;
   readonly digest: string;
 }
@@ -43,6 +46,7 @@ export async function createContainer(
     config,
     sandbox,
     image: presentImage(app, config),
+    mountedImages: mountedImages(config, (name) => app.images.find(name)),
     name: containerName(sandbox.id, metadata),
     digest: digestOf(config),
   };
@@ -65,6 +69,38 @@ function presentImage(app: CriApp, config: ContainerConfig): Image {
   });
 }
 
+/** In one tick with the look: an image that is found is held before anybody can remove it. */
+function holdImages(app: CriApp, id: string, { image, mountedImages: mounted }: Wanted): void {
+  for (const one of [image, ...mounted.values()]) {
+    if (app.images.find(one.id) === undefined) {
+      throw new RuntimeError("not_found", `image ${one.id} was removed meanwhile; pull it again`, { image: one.id });
+    }
+    app.images.hold(one.id, id);
+  }
+}
+
+/** They belong to `opened`, which closes what the container has not taken. */
+async function openImages(
+  app: CriApp,
+  pod: Pod,
+  { id }: ContainerRecord,
+  { images }: ContainerTranslation,
+  opened: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<NonNullable<ContainerSpec["trees"]>> {
+  const trees = [];
+  for (const { destination, layerDirs, path } of images) {
+    try {
+      const layers = { lowers: layerDirs, spare: spareDir(app.config, id) };
+      const { fd } = opened.use(await pod.openImage(layers, path, signal));
+      trees.push({ destination, fd });
+    } catch (error) {
+      throw imageMountFailure(destination, error);
+    }
+  }
+  return trees;
+}
+
 function holderOf(app: CriApp, name: string): Holder | undefined {
   const record = app.containers.named(name);
   if (record === undefined) return undefined;
@@ -84,8 +120,8 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
       return app.containers.add(record);
     });
     undo.push("record", () => app.containers.forget(id));
-    await step("container.hold-image", () => app.images.hold(wanted.image.id, id));
-    undo.push("hold on its image", () => app.images.release(id));
+    await step("container.hold-image", () => holdImages(app, id, wanted));
+    undo.push("hold on its images", () => app.images.release(id));
 
     undo.push("writable layer", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
     await step("container.make-layer", () => mkdir(writableLayerDir(app.config, id), { recursive: true, mode: 0o700 }));
@@ -96,7 +132,9 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     await step("container.make-volumes", () => makeDirectories(record.logPath, translation));
 
     undo.push("processes and cgroups", (undoSignal) => pod.remove(id, record.cgroupsPath, undoSignal));
-    const spec = { ...specOf(record, translation), rootfs: layers };
+    await using images = new AsyncDisposableStack();
+    const trees = await step("container.open-images", () => openImages(app, pod, record, translation, images, signal));
+    const spec = { ...specOf(record, translation), rootfs: layers, trees };
     const parked = await step("container.shim-create", () => pod.create(spec, rootfs, signal));
     app.specs.set(id, parked.oci);
     undo.push("bundle", () => forgetBundle(app, record));
@@ -134,6 +172,7 @@ function intent(app: CriApp, id: string, wanted: Wanted): ContainerRecord {
     phase: "creating",
     imageId: image.id,
     imageRef: image.repoDigests[0] ?? image.id,
+    mountedImages: [...new Set([...wanted.mountedImages.values()].map((mounted) => mounted.id))],
     imageName: image.repoTags[0] ?? config.image?.image ?? image.id,
     cgroupsPath: containerCgroup(sandbox.translation.cgroupParent, id),
     logPath: containerLogPath(sandbox.config, config),
@@ -155,6 +194,7 @@ async function translate(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs
     podConfig: wanted.sandbox.config,
     pod: wanted.sandbox.translation,
     image: wanted.image,
+    mountedImages: wanted.mountedImages,
     rootfs,
     cgroupVersion: app.runtime.cgroupVersion,
     volumesDir: volumesDir(app.config, id),

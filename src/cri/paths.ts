@@ -19,6 +19,8 @@ export const writableLayersDir = (config: CriConfig): string => join(config.root
 export const writableLayerDir = (config: CriConfig, id: string): string => join(writableLayersDir(config), id);
 export const upperDir = (config: CriConfig, id: string): string => join(writableLayerDir(config, id), "upper");
 export const workDir = (config: CriConfig, id: string): string => join(writableLayerDir(config, id), "work");
+/** Where an image that is mounted has one layer only. */
+export const spareDir = (config: CriConfig, id: string): string => join(writableLayerDir(config, id), "spare");
 export const volumesDir = (config: CriConfig, id: string): string => join(writableLayerDir(config, id), "volumes");
 
 export const isObjectId = (name: string): boolean => /^[0-9a-f]{64}$/.test(name);

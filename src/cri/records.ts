@@ -52,6 +52,8 @@ export interface ContainerRecord extends RecordBase {
   readonly imageId: string;
   /** First repo digest of the image when it was used, else its id. */
   readonly imageRef: string;
+  /** Images that are mounted in it, by id. */
+  readonly mountedImages: readonly string[];
   /** First repo tag, else what was requested. */
   readonly imageName: string;
   readonly cgroupsPath: string;
@@ -92,7 +94,11 @@ export const containerCodec: RecordCodec<ContainerRecord> = {
   encode: (record) => ({ ...record, config: toBase64(ContainerConfig.encode(record.config).finish()) }),
   decode: (document) => {
     const stored = document as ContainerRecord & Stored;
-    return { ...stored, config: ContainerConfig.decode(Buffer.from(stored.config, "base64")) };
+    return {
+      ...stored,
+      mountedImages: stored.mountedImages ?? [],
+      config: ContainerConfig.decode(Buffer.from(stored.config, "base64")),
+    };
   },
 };
 

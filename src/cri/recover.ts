@@ -36,7 +36,8 @@ export async function recover(app: CriApp): Promise<void> {
   checkCgroupDriver(app);
   app.eventLog = identifyEventLog(app.store, app.instance.bootId, app.log);
   tellMissedEvents(app);
-  for (const container of app.containers.all()) app.images.hold(container.imageId, container.id);
+  for (const container of app.containers.all())
+    for (const image of [container.imageId, ...container.mountedImages]) app.images.hold(image, container.id);
 
   await Promise.all(app.sandboxes.all().map((record) => guarded(app, record.id, () => recoverSandbox(app, record))));
   const podDirs = new Set(mirrors.map((mirror) => mirror.id));

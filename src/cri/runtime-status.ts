@@ -11,7 +11,7 @@ export async function status(app: CriApp, _ctx: Context, request: StatusRequest)
     status: { conditions: conditionsOf(app, network) },
     info: request.verbose ? infoOf(app, network) : {},
     runtimeHandlers: handlers.map((name) => ({ name, features })),
-    features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: false },
+    features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true },
   };
 }
 

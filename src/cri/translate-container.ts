@@ -9,6 +9,7 @@ import { containerCgroup } from "./translate-cgroup.ts";
 import { cleanAbsolutePath, invalid } from "./translate-check.ts";
 import { resolveArgs, resolveEnvironment, resolveWorkingDir } from "./translate-command.ts";
 import { hostDevices, resolveDevices } from "./translate-devices.ts";
+import { reportedMount } from "./translate-image-mounts.ts";
 import { checkSelinux, resolveApparmor } from "./translate-labels.ts";
 import { resolveMounts } from "./translate-mounts.ts";
 import { resolvePidNamespace } from "./translate-namespaces.ts";
@@ -130,6 +131,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
   const mounts = await resolveMounts(
     {
       mounts: config.mounts,
+      mountedImages: input.mountedImages,
       imageVolumes: input.image.config.volumes,
       volumesDir: input.volumesDir,
       absentMountSources: input.options.absentMountSources,
@@ -170,9 +172,10 @@ export async function translateContainer(input: ContainerInput, node: Translatio
     pidNamespace,
     cgroupNamespace: input.cgroupVersion === "v2" && !privileged ? "private" : "host",
     volumes: mounts.volumes,
+    images: mounts.images,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: groups },
     stopSignal: stop.signal,
-    mounts: config.mounts,
+    mounts: config.mounts.map((mount) => reportedMount(mount, input.mountedImages)),
     notes: [...notes, ...mounts.notes],
   };
 }

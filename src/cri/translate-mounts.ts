@@ -3,14 +3,18 @@ import { posix } from "node:path";
 import type { OciIdMapping, OciMount } from "../core/oci.ts";
 import type { PodSpec } from "../core/runtime.ts";
 import type { IDMapping, Mount } from "../gen/cri/v1/api.ts";
-import { messageOf, RuntimeError } from "../lib/errors.ts";
+import type { Image } from "../image/image-service.ts";
+import { messageOf } from "../lib/errors.ts";
 import { defaultMounts, type MountSituation } from "./default-mounts.ts";
 import { type HostMount, parseMountinfo, propagationOption } from "./mount-propagation.ts";
 import { cleanAbsolutePath, hasControlCharacter, invalid, isAtOrBelow, pathDepth, quoted } from "./translate-check.ts";
+import { imageMount, namesImage } from "./translate-image-mounts.ts";
 import type { TranslationNode } from "./translate-node.ts";
+import type { ImageMount } from "./translation.ts";
 
 export interface MountRequest extends MountSituation {
   readonly mounts: readonly Mount[];
+  readonly mountedImages: ReadonlyMap<string, Image>;
   readonly imageVolumes: readonly string[];
   readonly volumesDir: string;
   readonly absentMountSources: "create" | "refuse";
@@ -19,6 +23,7 @@ export interface MountRequest extends MountSituation {
 export interface ResolvedMounts {
   readonly mounts: readonly OciMount[];
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  readonly images: readonly ImageMount[];
   readonly rootfsPropagation: "rslave" | "rshared" | undefined;
   readonly notes: readonly string[];
 }
@@ -88,18 +93,9 @@ function extraOptions(mount: Mount): string[] {
   return mount.mountOptions;
 }
 
-function refuseImageMount(mount: Mount): void {
-  if (mount.image === undefined || mount.image.image === "") {
-    if (mount.imageSubPath !== "") throw invalid(`mount at ${mount.containerPath} has an image_sub_path but no image`);
-    return;
-  }
-  if (mount.hostPath !== "")
-    throw invalid(`ImageVolumeMountFailed: mount at ${mount.containerPath} has both a host_path and an image`);
-  if (!mount.readonly) throw invalid(`ImageVolumeMountFailed: image mount at ${mount.containerPath} must be readonly`);
-  throw new RuntimeError(
-    "unimplemented",
-    `ImageVolumeMountFailed: image mounts are not supported yet (at ${mount.containerPath})`,
-  );
+interface PodMount {
+  readonly mount: OciMount;
+  readonly image: ImageMount | undefined;
 }
 
 async function podMount(
@@ -107,14 +103,15 @@ async function podMount(
   request: MountRequest,
   hostMounts: readonly HostMount[],
   node: TranslationNode,
-): Promise<OciMount> {
-  refuseImageMount(mount);
+): Promise<PodMount> {
+  const ofImage = namesImage(mount);
   const destination = destinationOf(mount);
   const recursive = recursiveReadOnly(mount, node.facts.recursiveReadOnly);
   const mappings = idMappings(mount, request.user);
   const extra = extraOptions(mount);
+  if (ofImage) return imageMount(mount, destination, extra, request.mountedImages);
   const { source, real } = await resolveSource(mount, request, node);
-  return {
+  const bind: OciMount = {
     destination,
     type: "bind",
     source,
@@ -122,10 +119,12 @@ async function podMount(
       "rbind",
       propagationOption(mount.propagation, real, hostMounts),
       recursive ? "rro" : mount.readonly ? "ro" : "rw",
-      ...extra,
+      // What is mounted below must not give what is denied here.
+      ...extra.map((option) => `r${option}`),
     ],
     ...mappings,
   };
+  return { mount: bind, image: undefined };
 }
 
 /** What has no meaning inside a filesystem of the kernel, and must not replace one. */
@@ -154,15 +153,17 @@ function keepDefault(destination: string, asked: ReadonlySet<string>): boolean {
 export async function resolveMounts(request: MountRequest, node: TranslationNode): Promise<ResolvedMounts> {
   const notes: string[] = [];
   const hostMounts = request.mounts.some((mount) => mount.propagation !== 0) ? parseMountinfo(await node.host.mountinfo()) : [];
-  const asked = new Map<string, OciMount>();
+  const asked = new Map<string, PodMount>();
   for (const mount of request.mounts) {
     const translated = await podMount(mount, request, hostMounts, node);
-    if (asked.has(translated.destination)) {
-      notes.push(`several mounts at ${translated.destination}: the last one is used`);
-      asked.delete(translated.destination);
+    const { destination } = translated.mount;
+    if (asked.has(destination)) {
+      notes.push(`several mounts at ${destination}: the last one is used`);
+      asked.delete(destination);
     }
-    asked.set(translated.destination, translated);
+    asked.set(destination, translated);
   }
+  const podMounts = [...asked.values()].map(({ mount }) => mount);
   const defaults = defaultMounts(request).filter((mount) => keepDefault(mount.destination, new Set(asked.keys())));
   const volumes = imageVolumes(request, new Set([...asked.keys(), ...defaults.map((mount) => mount.destination)]), notes);
   const volumeMounts = volumes.map(
@@ -173,13 +174,12 @@ export async function resolveMounts(request: MountRequest, node: TranslationNode
       options: ["rbind", "rprivate", "rw"],
     }),
   );
-  const mounts = [...defaults, ...asked.values(), ...volumeMounts].sort(
-    (a, b) => pathDepth(a.destination) - pathDepth(b.destination),
-  );
-  const used = new Set([...asked.values()].flatMap((mount) => mount.options ?? []));
+  const mounts = [...defaults, ...podMounts, ...volumeMounts].sort((a, b) => pathDepth(a.destination) - pathDepth(b.destination));
+  const used = new Set(podMounts.flatMap((mount) => mount.options ?? []));
   return {
     mounts,
     volumes,
+    images: [...asked.values()].flatMap(({ image }) => image ?? []),
     rootfsPropagation: used.has("rshared") ? "rshared" : used.has("rslave") ? "rslave" : undefined,
     notes,
   };

@@ -68,6 +68,8 @@ export interface ContainerInput {
   readonly podConfig: PodSandboxConfig;
   readonly pod: PodTranslation;
   readonly image: Image;
+  /** Images of this node that the config's mounts name, by the name that they use. */
+  readonly mountedImages: ReadonlyMap<string, Image>;
   /** The container's root, for passwd, group and the working directory. */
   readonly rootfs: Rootfs;
   readonly cgroupVersion: "v1" | "v2" | "hybrid";
@@ -76,12 +78,21 @@ export interface ContainerInput {
   readonly options: TranslationOptions;
 }
 
+/** The mount at `destination` shows this part of an image; with an empty path all of it. */
+export interface ImageMount {
+  readonly destination: string;
+  readonly layerDirs: readonly string[];
+  readonly path: string;
+}
+
 export interface ContainerTranslation {
   readonly oci: OciSpec;
   readonly pidNamespace: PidNamespace;
   readonly cgroupNamespace: "private" | "host";
   /** Image-declared volumes; the verb makes each `hostPath`, the core fills it. */
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  /** Images among the mounts of `oci`, each opened by the verb. */
+  readonly images: readonly ImageMount[];
   /** Of the first process; the primary group is part of the list, as other runtimes report it. */
   readonly user: { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] };
   /** Number of the effective stop signal on this machine. */

@@ -56,8 +56,9 @@ export interface ImageService {
   list(): readonly Image[];
   /** Removes every name of the image; absent is success. Layers in use (see `hold`) go when they are released. */
   remove(reference: string): Promise<void>;
-  /** Keeps the image's layers while `holder` (a container id) lives; also called at recovery. */
+  /** Keeps the image's layers while `holder` (a container id) lives, which may hold several images; also called at recovery. */
   hold(imageId: string, holder: string): void;
+  /** Of all images that it holds. */
   release(holder: string): Promise<void>;
   /** Says that `hold` has been called for all that lived before this start: from now on what nobody needs is removed. */
   recovered(): Promise<void>;

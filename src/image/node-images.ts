@@ -30,8 +30,8 @@ export class NodeImages implements ImageService {
   readonly #parts: NodeImagesParts;
   readonly #pulls = new SharedTasks<Digest>();
   readonly #stopping = new AbortController();
-  /** Image id by holder. */
-  readonly #holders = new Map<string, Digest>();
+  /** Ids of images by holder. */
+  readonly #holders = new Map<string, Set<Digest>>();
   /** Layers of running pulls, which no record names yet. */
   readonly #leases = new Set<readonly Digest[]>();
   readonly #views = new WeakMap<ImageRecord, Image>();
@@ -142,7 +142,7 @@ export class NodeImages implements ImageService {
         "a container's image is not on record; no layers are removed while it exists",
       );
     }
-    this.#holders.set(holder, imageId);
+    this.#holders.set(holder, (this.#holders.get(holder) ?? new Set()).add(imageId));
   }
 
   async release(holder: string): Promise<void> {
@@ -172,8 +172,11 @@ export class NodeImages implements ImageService {
   }
 
   #isHeld(id: Digest): boolean {
-    for (const held of this.#holders.values()) if (held === id) return true;
-    return false;
+    return this.#held().has(id);
+  }
+
+  #held(): ReadonlySet<Digest> {
+    return new Set([...this.#holders.values()].flatMap((ids) => [...ids]));
   }
 
   /** A call that did what it was asked for does not fail because something else cannot be cleaned up; the next one tries again. */
@@ -193,7 +196,7 @@ export class NodeImages implements ImageService {
     for (const image of images.all()) {
       if (image.removed && !this.#isHeld(image.id)) await step("image.forget", () => images.forget(image.id));
     }
-    for (const id of this.#holders.values()) if (images.get(id) === undefined) return;
+    for (const id of this.#held()) if (images.get(id) === undefined) return;
     const needed = new Set([...images.all().flatMap((image) => image.chainIds), ...[...this.#leases].flat()]);
     const garbage = layers.all().flatMap((layer) => (needed.has(layer.chainId) ? [] : [layer.chainId]));
     if (garbage.length > 0) await step("image.remove-layers", () => layers.remove(garbage));

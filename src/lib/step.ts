@@ -34,6 +34,7 @@ export const allSteps = [
   "container.make-layer",
   "container.open-rootfs",
   "container.make-volumes",
+  "container.open-images",
   "container.shim-create",
   "container.write-bundle",
   "container.record-created",

@@ -37,7 +37,7 @@ export interface ContainerChanges {
   readonly mounts?: readonly OciMount[];
   readonly linux?: Partial<OciLinux>;
   readonly readonlyRoot?: boolean;
-  readonly spec?: Partial<Pick<ContainerSpec, "pidNamespace" | "stdin" | "stdinOnce" | "volumes">>;
+  readonly spec?: Partial<Pick<ContainerSpec, "pidNamespace" | "stdin" | "stdinOnce" | "volumes" | "trees">>;
 }
 
 export class CoreNode implements AsyncDisposable {

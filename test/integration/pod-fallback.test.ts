@@ -46,6 +46,27 @@ describe("on an old kernel", () => {
     expect(await Promise.race([exits(made.id), again(made.id)])).toMatchObject({ signal: 9 });
   });
 
+  it.each([
+    ["a plain pod", {}],
+    ["a pod with a user namespace", { user: { uid: ids, gid: ids } }],
+  ] as const)("%s has images as mounts", async (_, changes) => {
+    const { pod, spec } = await node.pod(changes);
+    const layers = { lowers: [node.layer], spare: join(node.root, `spare-${spec.id}`) };
+    await using whole = await pod.openImage(layers, "", deadline());
+    await using part = await pod.openImage(layers, "bin", deadline());
+    await expect(pod.openImage(layers, "bin/none", deadline())).rejects.toThrow(/"bin\/none" does not exist in the image/);
+    const { log } = await node.output(pod, spec, "ls /whole/bin/sh /part/sh; stat -c %u /part; touch /part/x", {
+      mounts: ["/whole", "/part"].map((destination) => ({ destination, type: "overlay", options: ["ro"] })),
+      spec: {
+        trees: [
+          { destination: "/whole", fd: whole.fd },
+          { destination: "/part", fd: part.fd },
+        ],
+      },
+    });
+    expect(log).toMatch(/^\/part\/sh\n\/whole\/bin\/sh\n0\n.*Read-only/s);
+  });
+
   it("shows a target's processes to the container that joins it", async () => {
     const { pod, spec } = await node.pod();
     const target = await node.run(pod, spec, { process: { args: ["sleep", "4321"] } });

@@ -27,6 +27,8 @@ export interface MountsInput {
   readonly inUserNamespace: boolean;
   /** Slot of the user namespace for id-mapped mounts, by the mount: undefined when none fits. */
   readonly idmapSlot: (mount: OciMount) => number | undefined;
+  /** Slot of the mount's content where that came with the request, as a detached mount. */
+  readonly treeSlot: (mount: OciMount) => number | undefined;
   readonly cgroup: CgroupMountSource;
   readonly proc: ProcSource;
   readonly slots: PlanSlots;
@@ -55,7 +57,11 @@ export function planMounts(input: MountsInput): PlannedMounts {
   const scratch = input.slots.take();
   for (const mount of shallowFirst(input.mounts)) {
     const options = parseMountOptions(mount.options ?? []);
-    if (options.bind || mount.type === "bind") {
+    const tree = input.treeSlot(mount);
+    if (tree !== undefined) {
+      open.push(mountAttrOp(tree, options.attrs, propagation.private, false, noSlot));
+      attach.push({ op: "attach", slot: tree, path: mount.destination, flags: bindTarget });
+    } else if (options.bind || mount.type === "bind") {
       const ahead = input.inUserNamespace || keepsPeers(options) || input.slots.free > leastFreeSlots;
       const slot = ahead ? input.slots.take() : scratch;
       (ahead ? open : attach).push(...openBind(mount, options, slot, input));

@@ -290,6 +290,26 @@ describe("plan of a container in a user namespace", () => {
   });
 });
 
+describe("a mount whose content is already open", () => {
+  const image = { destination: "/img", type: "overlay", source: "id", options: ["ro", "nosuid", "nodev", "lowerdir=/a:/b"] };
+  const trees = { oci: spec({ mounts: [image] }), treeSlot: () => 4, receivedSlots: 5 };
+
+  it.each([
+    ["without", {}],
+    ["with", { pod: userPod }],
+  ])("is restricted and attached, %s a user namespace", (_, more) => {
+    const { plan } = planContainer(containerInput({ ...trees, ...more }));
+    inOrder(
+      plan,
+      { op: "mount-attr", slot: 4, set: 0x7 },
+      { op: "attach-root" },
+      { op: "attach", slot: 4, path: "/img" },
+      { op: "pivot" },
+    );
+    expect(all(plan, "fsmount")).toEqual([]);
+  });
+});
+
 describe("many mounts", () => {
   const binds = Array.from({ length: 100 }, (_, at) => ({
     destination: `/m/${at}`,

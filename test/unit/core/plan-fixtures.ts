@@ -69,6 +69,7 @@ export function containerInput(changes: Partial<ContainerPlanInput> = {}): Conta
     stdin: false,
     proc: { kind: "fresh" },
     idmapSlot: () => undefined,
+    treeSlot: () => undefined,
     receivedSlots: 4,
     ...changes,
   };

@@ -51,7 +51,7 @@ describe("CreateContainer", () => {
       user: { linux: { uid: 7n, gid: 8n, supplementalGroups: [8n] } },
       stopSignal: Signal.SIGNAL_SIGTERM,
     });
-    expect(node.images.holds.get(id)).toBe(busybox.id);
+    expect(node.images.holds.get(id)).toEqual([busybox.id]);
     expect(node.runtime.openRoots).toBe(0);
   });
 
@@ -113,6 +113,62 @@ describe("CreateContainer", () => {
     node.runtime.heal("remove");
     await remove(id);
     expect(node.app.containers.all()).toEqual([]);
+  });
+
+  describe("with images as mounts", () => {
+    const tools = { ...busybox, id: `sha256:${"e".repeat(64)}`, layerDirs: ["/layers/9"] };
+    const image = (name: string, containerPath = "/t") => ({ containerPath, readonly: true, image: { image: name } });
+    beforeEach(() => {
+      node.images.images.set("tools", tools);
+      node.translateContainer = async (input) => ({
+        ...(await translateForTest(input)),
+        images: input.config.mounts.map(({ containerPath, image, imageSubPath }) => ({
+          destination: containerPath,
+          layerDirs: input.mountedImages.get(image?.image ?? "")?.layerDirs ?? [],
+          path: imageSubPath,
+        })),
+      });
+    });
+
+    it("holds them until it is removed, also across a restart", async () => {
+      const id = await node.container(pod, { mounts: [image("tools"), image(tools.id, "/u")] });
+      expect(node.images.holds.get(id)).toEqual([busybox.id, tools.id]);
+      expect(node.runtime.openRoots).toBe(0);
+      node.images.holds.clear();
+      await node.restart();
+      expect(node.images.holds.get(id)).toEqual([busybox.id, tools.id]);
+      await remove(id);
+      expect(node.images.holds.size).toBe(0);
+    });
+
+    it("refuses one that is not on the node, before anything is recorded", async () => {
+      const before = node.leftovers();
+      const { code, message } = await failure(node.container(pod, { mounts: [image("other")] }));
+      expect(code).toBe("not_found");
+      expect(message).toBe('ImageVolumeMountFailed: image "other" of the mount at /t is not on this node; pull it first');
+      expect(node.leftovers()).toEqual(before);
+      expect(node.images.pulls).toEqual([]);
+    });
+
+    it("leaves nothing when a part of an image is not there", async () => {
+      const before = node.leftovers();
+      const mounts = [image("tools"), { ...image("tools", "/u"), imageSubPath: "missing" }];
+      const { code, message } = await failure(node.container(pod, { mounts }));
+      expect(code).toBe("invalid_argument");
+      expect(message).toBe('ImageVolumeMountFailed: image mount at /u: "missing" does not exist in the image');
+      expect(node.leftovers()).toEqual(before);
+      expect(node.runtime.openRoots).toBe(0);
+    });
+
+    it("notices an image that is removed before it is held", async () => {
+      const add = node.app.containers.add.bind(node.app.containers);
+      node.app.containers.add = (record) => {
+        node.images.images.delete("tools");
+        return add(record);
+      };
+      expect(await failure(node.container(pod, { mounts: [image("tools")] }))).toMatchObject({ code: "not_found" });
+      expect(node.app.containers.all()).toEqual([]);
+    });
   });
 
   const refuse = async (change: object, podId = pod) =>

@@ -59,7 +59,7 @@ describe("Status", () => {
     const { runtimeHandlers, features } = await read();
     expect(runtimeHandlers.map((handler) => handler.name)).toEqual(["", "caisson"]);
     expect(runtimeHandlers[0]?.features).toEqual({ recursiveReadOnlyMounts: true, userNamespaces: true });
-    expect(features).toEqual({ supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: false });
+    expect(features).toEqual({ supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true });
   });
 
   it("tells why the network is not ready", async () => {

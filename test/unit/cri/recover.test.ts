@@ -40,7 +40,7 @@ describe("a restart of the daemon", () => {
     const before = [await podOf(pod), await containerOf(running), await containerOf(created)];
     await node.restart();
     expect([await podOf(pod), await containerOf(running), await containerOf(created)]).toEqual(before);
-    expect(node.images.holds.get(running)).toBe(busybox.id);
+    expect(node.images.holds.get(running)).toEqual([busybox.id]);
     expect(await execSync(node.app, ctx(), { containerId: running, cmd: ["id"], timeout: 0n })).toMatchObject({ exitCode: 0 });
     await startContainer(node.app, ctx(), { containerId: created });
     await remove(pod);

@@ -172,6 +172,8 @@ export interface ContainerCase {
   readonly pod?: PodPartial;
   readonly image?: Partial<ImageConfig>;
   readonly files?: Readonly<Record<string, string>>;
+  /** Layers of the images that mounts may name. */
+  readonly images?: Readonly<Record<string, readonly string[]>>;
   readonly node?: TranslationNode;
   readonly options?: Partial<TranslationOptions>;
 }
@@ -201,6 +203,9 @@ export function containerInput(of: ContainerCase = {}): ContainerInput {
     podConfig: podConfig(of.pod),
     pod: sandbox(of.pod, withOptions),
     image,
+    mountedImages: new Map(
+      Object.entries(of.images ?? {}).map(([name, layerDirs]) => [name, { ...image, id: `id of ${name}`, layerDirs }]),
+    ),
     rootfs: rootfsOf(of.files ?? {}),
     cgroupVersion: of.node?.facts.cgroupVersion ?? "v2",
     volumesDir: `/var/lib/caisson/containers/${containerId}/volumes`,

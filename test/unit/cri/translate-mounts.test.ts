@@ -136,13 +136,13 @@ describe("mounts of the pod", () => {
     await refused(mount, message);
   });
 
-  it("may have further restrictions", async () => {
+  it("may have further restrictions, which hold for what is mounted below as well", async () => {
     expect(at(await mountsOf([{ ...data, mountOptions: ["noexec", "nosuid"] }]), "/data")?.options).toEqual([
       "rbind",
       "rprivate",
       "rw",
-      "noexec",
-      "nosuid",
+      "rnoexec",
+      "rnosuid",
     ]);
   });
 });
@@ -255,12 +255,49 @@ describe("id-mapped mounts", () => {
 });
 
 describe("image mounts", () => {
+  const images = { tools: ["/l/2", "/l/1"] };
+  const mount = { containerPath: "/tools/", hostPath: "", readonly: true, image: { image: "tools" } };
+  const translated = async (more: object, of: object = {}) =>
+    await translate({ ...of, images, config: { mounts: [{ ...mount, ...more }] } });
+
+  it("are read-only trees of the image's layers, without setuid files and devices", async () => {
+    const { oci, images: opened } = await translated({ imageSubPath: "./a//b/", mountOptions: ["noexec"] });
+    expect(at(oci.mounts, "/tools")).toEqual({
+      destination: "/tools",
+      type: "overlay",
+      source: "id of tools",
+      options: ["ro", "nosuid", "nodev", "noexec", "lowerdir=/l/2:/l/1"],
+    });
+    expect(opened).toEqual([{ destination: "/tools", layerDirs: ["/l/2", "/l/1"], path: "a/b" }]);
+    expect((await translated({})).images).toMatchObject([{ path: "" }]);
+  });
+
+  it("are reported with the id of the image", async () => {
+    expect((await translated({})).mounts).toMatchObject([{ ...mount, image: { image: "tools", imageRef: "id of tools" } }]);
+  });
+
+  it("need not be id-mapped: their layers are", async () => {
+    const pod = securedPod({ namespaceOptions: userNamespace });
+    const line = { containerId: 0, hostId: 100_000, length: 65_536 };
+    const { oci } = await translated({ uidMappings: [line], gidMappings: [{ ...line, hostId: 200_000 }] }, { pod });
+    expect(at(oci.mounts, "/tools")).not.toHaveProperty("uidMappings");
+  });
+
+  it("are not opened where a later mount takes their place", async () => {
+    const { images: opened } = await translate({ images, config: { mounts: [mount, { ...data, containerPath: "/tools" }] } });
+    expect(opened).toEqual([]);
+  });
+
   it.each([
-    [{ hostPath: "/data", readonly: true }, /^ImageVolumeMountFailed: .* both a host_path and an image/],
-    [{ hostPath: "" }, /^ImageVolumeMountFailed: .* must be readonly/],
-    [{ hostPath: "", readonly: true }, /^ImageVolumeMountFailed: image mounts are not supported yet/],
-  ])("with %j are refused", async (mount, message) => {
-    await refused({ ...mount, image: { image: "busybox" } }, message);
+    [{ hostPath: "/data" }, /^ImageVolumeMountFailed: .* both a host_path and an image/],
+    [{ readonly: false }, /^ImageVolumeMountFailed: .* must be readonly/],
+    [{ propagation: HOST_TO_CONTAINER }, /^ImageVolumeMountFailed: .* propagation PRIVATE/],
+    [{ imageSubPath: "/etc" }, /^ImageVolumeMountFailed: image_sub_path "\/etc" .* must be relative/],
+    [{ imageSubPath: "a/../../etc" }, /^ImageVolumeMountFailed: .* must not contain "\.\."/],
+    [{ imageSubPath: "a\nb" }, /^ImageVolumeMountFailed: .* control characters/],
+    [{ imageSubPath: "a".repeat(5000) }, /^ImageVolumeMountFailed: .* longer than 4095 bytes/],
+  ])("with %j are refused", async (more, message) => {
+    await expect(translated(more)).rejects.toThrow(message);
   });
 });
 

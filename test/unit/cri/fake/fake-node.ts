@@ -39,6 +39,7 @@ export const translateForTest: TranslateContainer = async (input) => ({
       : { kind: "private" },
   cgroupNamespace: "private",
   volumes: [],
+  images: [],
   user: { uid: 7, gid: 8, supplementalGroups: [8] },
   stopSignal: 15,
   mounts: input.config.mounts,

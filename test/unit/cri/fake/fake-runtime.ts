@@ -8,6 +8,7 @@ import type {
   ContainerState,
   ExecRequest,
   ExecResult,
+  ImageTree,
   Pod,
   PodSpec,
   Rootfs,
@@ -97,6 +98,18 @@ export class FakePod implements Pod {
       fd: 3,
       readFile: async () => undefined,
       kindOf: () => undefined,
+      [Symbol.asyncDispose]: async () => {
+        this.#world.openRoots--;
+      },
+    };
+  }
+
+  async openImage(_layers: unknown, path: string): Promise<ImageTree> {
+    await this.#world.called("openImage");
+    if (path === "missing") throw new RuntimeError("invalid_argument", '"missing" does not exist in the image');
+    this.#world.openRoots++;
+    return {
+      fd: 4,
       [Symbol.asyncDispose]: async () => {
         this.#world.openRoots--;
       },

@@ -27,7 +27,7 @@ export const busybox: Image = {
 
 export class FakeImages implements ImageService {
   readonly images = new Map<string, Image>([["busybox", busybox]]);
-  readonly holds = new Map<string, string>();
+  readonly holds = new Map<string, readonly string[]>();
   readonly pulls: { reference: string; auth: PullAuth | undefined }[] = [];
   releaseError: unknown;
 
@@ -49,7 +49,7 @@ export class FakeImages implements ImageService {
     this.images.delete(reference);
   }
   hold(imageId: string, holder: string): void {
-    this.holds.set(holder, imageId);
+    this.holds.set(holder, [...new Set([...(this.holds.get(holder) ?? []), imageId])]);
   }
   async release(holder: string): Promise<void> {
     if (this.releaseError !== undefined) throw this.releaseError;
