@@ -16,7 +16,7 @@ export class PlanSlots {
   }
 
   take(): number {
-    if (this.free === 0) {
+    if (this.free <= 0) {
       throw new RuntimeError(
         "invalid_argument",
         `the container has too many mounts and devices that must be opened ahead: at most ${childSlots} descriptors are possible`,

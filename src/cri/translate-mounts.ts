@@ -29,6 +29,8 @@ export interface ResolvedMounts {
 }
 
 const mostImageVolumes = 256;
+/** Each is a descriptor of the container's plan, which has 64. */
+const mostImageMounts = 32;
 
 function destinationOf(mount: Mount): string {
   const path = cleanAbsolutePath("mount container_path", mount.containerPath);
@@ -163,6 +165,10 @@ export async function resolveMounts(request: MountRequest, node: TranslationNode
     }
     asked.set(destination, translated);
   }
+  const images = [...asked.values()].flatMap(({ image }) => image ?? []);
+  if (images.length > mostImageMounts) {
+    throw invalid(`ImageVolumeMountFailed: ${images.length} image mounts are more than ${mostImageMounts}`);
+  }
   const podMounts = [...asked.values()].map(({ mount }) => mount);
   const defaults = defaultMounts(request).filter((mount) => keepDefault(mount.destination, new Set(asked.keys())));
   const volumes = imageVolumes(request, new Set([...asked.keys(), ...defaults.map((mount) => mount.destination)]), notes);
@@ -179,7 +185,7 @@ export async function resolveMounts(request: MountRequest, node: TranslationNode
   return {
     mounts,
     volumes,
-    images: [...asked.values()].flatMap(({ image }) => image ?? []),
+    images,
     rootfsPropagation: used.has("rshared") ? "rshared" : used.has("rslave") ? "rslave" : undefined,
     notes,
   };

@@ -1,6 +1,6 @@
 /** CDI specification files as they lie in their directories, read again when they change. */
 import { constants, type Stats } from "node:fs";
-import { type FileHandle, open, readdir } from "node:fs/promises";
+import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path/posix";
 import { errnoName, messageOf, RuntimeError } from "../../lib/errors.ts";
 import { type CdiSpec, checkCdiSpec } from "./cdi-spec.ts";
@@ -14,7 +14,7 @@ export interface CdiFile {
   readonly problem: string;
 }
 
-const mostBytes = 4 << 20;
+const mostBytes = 1 << 20;
 const mostFiles = 4096;
 
 interface Known {
@@ -37,9 +37,11 @@ export class CdiFiles {
   async read(): Promise<readonly CdiFile[]> {
     const known = new Map<string, Known>();
     for (const [priority, directory] of this.#directories.entries()) {
-      for (const name of await specNames(directory)) {
-        const path = join(directory, name);
-        const found = await this.#look(path, priority);
+      const paths = (await specNames(directory)).map((name) => join(directory, name));
+      const stamps = await Promise.all(paths.map(stampAt));
+      for (const [at, path] of paths.entries()) {
+        const before = this.#known.get(path);
+        const found = before !== undefined && before.stamp === stamps[at] ? before : await this.#look(path, priority);
         if (found !== undefined) known.set(path, found);
       }
     }
@@ -59,8 +61,6 @@ export class CdiFiles {
     try {
       const stats = await handle.stat();
       const stamp = stampOf(stats);
-      const known = this.#known.get(path);
-      if (known?.stamp === stamp) return known;
       try {
         const spec = checkCdiSpec(await parse(path, await readText(handle, stats)));
         return { stamp, file: { path, priority, spec, problem: "" } };
@@ -91,6 +91,11 @@ async function specNames(directory: string): Promise<readonly string[]> {
 }
 
 const stampOf = ({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string => [dev, ino, size, mtimeMs, ctimeMs].join(" ");
+
+/** undefined: it must be opened to see what is wrong with it. */
+async function stampAt(path: string): Promise<string | undefined> {
+  return await stat(path).then(stampOf, () => undefined);
+}
 
 async function readText(handle: FileHandle, stats: Stats): Promise<string> {
   if (!stats.isFile()) throw new RuntimeError("invalid_argument", "it is not a regular file");

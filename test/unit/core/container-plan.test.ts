@@ -325,6 +325,11 @@ describe("many mounts", () => {
     inOrder(plan, { op: "open-tree", path: "/s/99" }, { op: "root-propagation" });
   });
 
+  it("never take the pod's own slots, however many descriptors come with the request", () => {
+    const full = containerInput({ oci: spec({ mounts: binds }), receivedSlots: 70 });
+    expect(() => planContainer(full)).toThrow(/too many mounts/);
+  });
+
   it("are refused with a reason where all must be opened ahead", () => {
     expect(() => planContainer(containerInput({ pod: userPod, oci: spec({ mounts: binds }) }))).toThrow(/too many mounts/);
   });

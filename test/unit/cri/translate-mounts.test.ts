@@ -283,6 +283,14 @@ describe("image mounts", () => {
     expect(at(oci.mounts, "/tools")).not.toHaveProperty("uidMappings");
   });
 
+  it("are limited in number, since each takes a descriptor of the plan", async () => {
+    const mounts = Array.from({ length: 33 }, (_, at) => ({ ...mount, containerPath: `/t/${at}` }));
+    expect((await translate({ images, config: { mounts: mounts.slice(1) } })).images).toHaveLength(32);
+    await expect(translate({ images, config: { mounts } })).rejects.toThrow(
+      /^ImageVolumeMountFailed: 33 image mounts are more than 32/,
+    );
+  });
+
   it("are not opened where a later mount takes their place", async () => {
     const { images: opened } = await translate({ images, config: { mounts: [mount, { ...data, containerPath: "/tools" }] } });
     expect(opened).toEqual([]);
