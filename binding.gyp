@@ -9,6 +9,7 @@
         "native/addon/files.cc",
         "native/addon/native-error.cc",
         "native/addon/pipe-reader.cc",
+        "native/addon/pipe-writer.cc",
         "native/addon/poll.cc",
         "native/addon/process.cc",
         "native/addon/resolve.cc",

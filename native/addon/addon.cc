@@ -18,9 +18,11 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::killGroup>(exports, "killGroup");
 	put<caisson::seqpacketConnect>(exports, "seqpacketConnect");
 	put<caisson::readPipe>(exports, "readPipe");
+	put<caisson::writePipe>(exports, "writePipe");
 	put<caisson::openat2>(exports, "openat2");
 	put<caisson::denySyscalls>(exports, "denySyscalls");
 	put<caisson::pipe>(exports, "pipe");
+	put<caisson::duplicate>(exports, "duplicate");
 	put<caisson::sealedMemfd>(exports, "sealedMemfd");
 	put<caisson::close>(exports, "close");
 	put<caisson::umount2>(exports, "umount2");

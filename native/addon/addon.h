@@ -15,11 +15,13 @@ void killGroup(const Napi::CallbackInfo& info);
 
 Napi::Value seqpacketConnect(const Napi::CallbackInfo& info);
 Napi::Value readPipe(const Napi::CallbackInfo& info);
+Napi::Value writePipe(const Napi::CallbackInfo& info);
 
 Napi::Value openat2(const Napi::CallbackInfo& info);
 void denySyscalls(const Napi::CallbackInfo& info);
 
 Napi::Value pipe(const Napi::CallbackInfo& info);
+Napi::Value duplicate(const Napi::CallbackInfo& info);
 Napi::Value sealedMemfd(const Napi::CallbackInfo& info);
 void close(const Napi::CallbackInfo& info);
 Napi::Value umount2(const Napi::CallbackInfo& info);

@@ -88,6 +88,14 @@ Napi::Value pipe(const Napi::CallbackInfo& info)
 	return result;
 }
 
+Napi::Value duplicate(const Napi::CallbackInfo& info)
+{
+	const int copy = fcntl(toInt(info[0], "fd must be a descriptor"), F_DUPFD_CLOEXEC, 3);
+	if (copy < 0)
+		throw nativeError(info.Env(), errno, "fcntl(F_DUPFD_CLOEXEC)");
+	return Napi::Number::New(info.Env(), copy);
+}
+
 Napi::Value sealedMemfd(const Napi::CallbackInfo& info)
 {
 	Napi::Env env = info.Env();

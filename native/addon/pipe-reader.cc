@@ -64,6 +64,12 @@ Napi::Value readPipe(const Napi::CallbackInfo& info)
 
 	Napi::Object handle = Napi::Object::New(env);
 	handle.Set("close", Napi::Function::New(env, [reader](const Napi::CallbackInfo&) { reader->end(); }, "close"));
+	const auto flow = [reader](int events) {
+		if (reader->poll != nullptr)
+			reader->poll->watch(events);
+	};
+	handle.Set("pause", Napi::Function::New(env, [flow](const Napi::CallbackInfo&) { flow(0); }, "pause"));
+	handle.Set("resume", Napi::Function::New(env, [flow](const Napi::CallbackInfo&) { flow(UV_READABLE); }, "resume"));
 	return handle;
 }
 

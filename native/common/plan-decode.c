@@ -60,6 +60,7 @@ static const struct {
 	{ OP_STDIO, OP_STDIO_STDIN, IN_OR_NONE },
 	{ OP_STDIO, OP_STDIO_STDOUT, IN_OR_NONE },
 	{ OP_STDIO, OP_STDIO_STDERR, IN_OR_NONE },
+	{ OP_CONNECT, OP_CONNECT_OUT, OUT },
 };
 
 static const struct op_info *find(uint32_t code)
@@ -149,6 +150,8 @@ static const char *broken_value(uint32_t code, const struct wire_value *v)
 		return v[OP_OVERLAY_LOWERS].count == 0 ? "an overlay needs a lower directory" : NULL;
 	case OP_EXEC:
 		return v[OP_EXEC_ARGS].count == 0 || v[OP_EXEC_PATH].size == 0 ? "nothing to execute" : NULL;
+	case OP_CONNECT:
+		return v[OP_CONNECT_PORT].u32 == 0 || v[OP_CONNECT_PORT].u32 > 65535 ? "not a port" : NULL;
 	default:
 		return NULL;
 	}

@@ -64,6 +64,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_CONSOLE] = op_console,
 	[OP_PARK] = op_park,
 	[OP_EXEC] = op_exec,
+	[OP_CONNECT] = op_connect,
 };
 
 int say(struct run *run, int error, const char *a, const char *b, const char *c)

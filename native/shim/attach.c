@@ -86,6 +86,13 @@ int stdin_pump_start(struct container *container, int source)
 	return 0;
 }
 
+/* Nobody reads it any more: of a container that writes nothing this would not be noticed otherwise. */
+static int is_abandoned(int sink)
+{
+	struct pollfd reader = { .fd = sink };
+	return poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0;
+}
+
 static int sink_add(struct stream *stream, int *fd)
 {
 	int added = 0;
@@ -94,13 +101,15 @@ static int sink_add(struct stream *stream, int *fd)
 		return -errno;
 	fcntl(*fd, F_SETPIPE_SZ, SINK_BYTES);
 	writers_lock();
-	for (int i = 0; i < SINK_LIMIT && !added; i++)
-		if (stream->sinks[i] < 0) {
-			stream->sinks[i] = steal_fd(fd);
-			added = 1;
-		}
+	for (int i = 0; i < SINK_LIMIT && !added; i++) {
+		if (stream->sinks[i] >= 0 && !is_abandoned(stream->sinks[i]))
+			continue;
+		close_fd(&stream->sinks[i]);
+		stream->sinks[i] = steal_fd(fd);
+		added = 1;
+	}
 	writers_unlock();
-	return added ? 0 : -EBUSY;
+	return added ? 0 : -EUSERS;
 }
 
 void attach_streams_close(struct stream *stream)

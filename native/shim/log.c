@@ -107,19 +107,14 @@ static uint32_t write_records(struct log *log, unsigned index, uint8_t *area, ui
 /* Attached clients get the bytes as they are. One that does not keep up is cut off: container and log never wait for it. */
 static void tee_to_sinks(struct stream *stream, const uint8_t *bytes, size_t size)
 {
-	int sinks[SINK_LIMIT];
-
 	writers_lock();
-	memcpy(sinks, stream->sinks, sizeof sinks);
-	writers_unlock();
 	for (int i = 0; i < SINK_LIMIT; i++) {
-		if (sinks[i] < 0 || write(sinks[i], bytes, size) == (ssize_t)size)
+		if (stream->sinks[i] < 0 || write(stream->sinks[i], bytes, size) == (ssize_t)size)
 			continue;
-		writers_lock();
+		close(stream->sinks[i]);
 		stream->sinks[i] = -1;
-		writers_unlock();
-		close(sinks[i]);
 	}
+	writers_unlock();
 }
 
 static off_t stash_offset(const struct stream *stream)

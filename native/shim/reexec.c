@@ -279,9 +279,12 @@ static void get_streams(struct log *log, const struct wire_value *streams, const
 	uint32_t fd, partial;
 	int all[2 * SINK_LIMIT];
 
-	get_fds(sinks, all, 2 * SINK_LIMIT);
+	/* The older image may have had room for less. */
+	unsigned each = sinks->count / 2 < SINK_LIMIT ? sinks->count / 2 : SINK_LIMIT;
+
+	get_fds(sinks, all, 2 * each);
 	for (unsigned i = 0; i < 2 && wire_next_u32(&items, &fd) && wire_next_u32(&items, &partial); i++) {
-		memcpy(log->stream[i].sinks, all + i * SINK_LIMIT, sizeof log->stream[i].sinks);
+		memcpy(log->stream[i].sinks, all + i * each, each * sizeof *log->stream[i].sinks);
 		log->stream[i].partial = partial;
 		if ((int)fd >= 0)
 			log_watch(log, i, get_fd(&(struct wire_value){ .u32 = fd }));

@@ -50,7 +50,7 @@ extern const char shim_build[];
 #define CLIENT_LIMIT 16
 #define REQUEST_FDS 64
 #define EXPORT_LIMIT 32
-#define SINK_LIMIT 4       /* attached clients of one stream */
+#define SINK_LIMIT 16      /* attached clients of one stream */
 #define LOG_LINE_DEFAULT 16384u
 #define LOG_LINE_LIMIT 65536u
 #define FLUSH_MS 2000      /* how long a log may come in after init's end */

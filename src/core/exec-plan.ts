@@ -21,7 +21,8 @@ export interface ExecPlanInput {
   /** v1 `tasks` files; on v2 the child is born in the cgroup. */
   readonly cgroupTasks: readonly string[];
   readonly settings: ProcessSettings;
-  readonly hasStdin: boolean;
+  /** Which of the request's first three descriptors are there; the others are the container's null device. */
+  readonly stdio: { readonly stdin: boolean; readonly stdout: boolean; readonly stderr: boolean };
 }
 
 export function planExec(input: ExecPlanInput): Plan {
@@ -32,12 +33,22 @@ export function planExec(input: ExecPlanInput): Plan {
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
     planOomScore(settings),
     { op: "join-process", slot: execSlot.init, kinds: kindsOf(input) },
-    { op: "stdio", stdin: input.hasStdin ? execSlot.stdin : noSlot, stdout: execSlot.stdout, stderr: execSlot.stderr },
+    planStdio(input),
     { op: "keyring", name: `_ses.${input.containerId}` },
     ...planConfinement(process, settings),
     ...(entersPid ? [{ op: "fork" } as const] : []),
     { op: "exec", path: process.args[0] ?? "", args: process.args, env: environmentOf(process.env) },
   ];
+}
+
+/** Of a terminal the requester gets the master. */
+function planStdio({ process, stdio }: ExecPlanInput): Op {
+  const { terminal, consoleSize } = process;
+  if (terminal === true) {
+    return { op: "console", rows: consoleSize?.height ?? 0, cols: consoleSize?.width ?? 0, bindConsole: 0, export: 1 };
+  }
+  const slotOf = (name: "stdin" | "stdout" | "stderr"): number => (stdio[name] ? execSlot[name] : noSlot);
+  return { op: "stdio", stdin: slotOf("stdin"), stdout: slotOf("stdout"), stderr: slotOf("stderr") };
 }
 
 /** What the container does not share with the shim; joining one's own user namespace would be refused. */

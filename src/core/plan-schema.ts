@@ -153,4 +153,6 @@ export const opSchemas = {
   /** Closes everything but stdio and executes. A path without "/" is looked up in PATH of `env`. HOME is taken from the container's
    *  passwd by uid when `env` has none. Last operation. */
   exec: op(67, { path: "str", args: "strs", env: "strs" }),
+  /** A TCP connection to this port of the loopback device in the child's network namespace, 127.0.0.1 before [::1]. */
+  connect: op(68, { out: "u32", port: "u32" }),
 } as const satisfies Record<string, OpSchema>;

@@ -1,11 +1,13 @@
 /** A pod on this host, through its shim. */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path/posix";
+import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { codeOf, RuntimeError } from "../lib/errors.ts";
 import { addon } from "../native/addon.ts";
+import { attachToContainer, type ContainerInputs } from "./container-attach.ts";
 import { cgroupsPathOf, createContainer, removeAttachPoint } from "./container-create.ts";
-import { execInContainer } from "./container-exec.ts";
+import { execInContainer, streamInContainer } from "./container-exec.ts";
 import { stateOf } from "./container-exit.ts";
 import { HostRootfs } from "./host-rootfs.ts";
 import { openImageTree } from "./image-tree.ts";
@@ -14,12 +16,15 @@ import { sysctlPath } from "./namespace/sysctl-path.ts";
 import { namespacePaths } from "./namespace-paths.ts";
 import type { OciSpec } from "./oci.ts";
 import { podPin } from "./plan-schema.ts";
+import { planConnect, socketOf } from "./pod-connect.ts";
 import { removePodRemains } from "./pod-remains.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { podProcPath, procTakesPidns } from "./proc-source.ts";
 import { planOverlay } from "./rootfs/overlay-plan.ts";
 import { prepareWritableLayer } from "./rootfs/writable-layer.ts";
 import type {
+  AttachedStreams,
+  AttachRequest,
   ContainerExit,
   ContainerSpec,
   ContainerState,
@@ -32,6 +37,8 @@ import type {
   ProcessIdentity,
   Rootfs,
   RootfsLayers,
+  StreamedExec,
+  StreamedExecRequest,
 } from "./runtime.ts";
 import type { ShimLink } from "./shim-link.ts";
 
@@ -48,6 +55,7 @@ export class HostPod implements Pod {
   readonly #link: ShimLink;
   readonly #inits = new Map<string, ProcessIdentity>();
   readonly #cgroups = new Map<string, string>();
+  readonly #inputs: ContainerInputs = new Map();
   #paths: Pod["namespacePaths"] | undefined;
 
   constructor(spec: PodSpec, tools: PodTools, link: ShimLink) {
@@ -136,6 +144,20 @@ export class HostPod implements Pod {
     return await execInContainer(input);
   }
 
+  async exec(containerId: string, oci: OciSpec, request: StreamedExecRequest, signal: AbortSignal): Promise<StreamedExec> {
+    const init = await this.#initOf(containerId);
+    const input = { tools: this.#tools, shim: await this.#link.shim(), pod: this.#spec, containerId, oci, init, request, signal };
+    return await streamInContainer(input);
+  }
+
+  async attach(containerId: string, request: AttachRequest, signal: AbortSignal): Promise<AttachedStreams> {
+    return await attachToContainer(await this.#link.shim(), this.#inputs, containerId, request, signal);
+  }
+
+  async connect(port: number, signal: AbortSignal): Promise<Duplex> {
+    return socketOf(this.id, await this.run(planConnect(this.#spec, port), `port ${port}`, signal));
+  }
+
   async signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void> {
     await unlessMissing((await this.#link.shim()).signal(containerId, signal, scope));
   }
@@ -150,6 +172,8 @@ export class HostPod implements Pod {
     await this.#tools.cgroups.clear(cgroupsPath, signal);
     this.#cgroups.delete(containerId);
     await removeAttachPoint(this.#tools.stateDir, containerId);
+    this.#inputs.get(containerId)?.[Symbol.dispose]();
+    this.#inputs.delete(containerId);
   }
 
   async list(): Promise<readonly ContainerState[]> {
@@ -170,6 +194,7 @@ export class HostPod implements Pod {
 
   async destroy(signal: AbortSignal): Promise<void> {
     await this.#link.end(signal);
+    this.#closeInputs();
     for (const [id, cgroupsPath] of this.#cgroups) {
       await this.#tools.cgroups.clear(cgroupsPath, signal);
       await removeAttachPoint(this.#tools.stateDir, id);
@@ -178,7 +203,13 @@ export class HostPod implements Pod {
   }
 
   disconnect(): void {
+    this.#closeInputs();
     this.#link.disconnect();
+  }
+
+  #closeInputs(): void {
+    for (const input of this.#inputs.values()) input[Symbol.dispose]();
+    this.#inputs.clear();
   }
 
   /** Whatever its state: one that still runs is killed first. */

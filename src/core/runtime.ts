@@ -2,6 +2,7 @@
  * The core's face: what cri/ and later the library and its service build on. It knows neither CRI nor gRPC. Implementations are in
  * pod.ts and container.ts; app.ts makes the one Runtime.
  */
+import type { Duplex, Readable, Writable } from "node:stream";
 import type { OciIdMapping, OciResources, OciSpec } from "./oci.ts";
 
 /** A process named so that a recycled pid is noticed. */
@@ -126,6 +127,51 @@ export interface ExecResult {
   readonly timedOut: boolean;
 }
 
+export interface TerminalSize {
+  /** 1 to 65535 each. */
+  readonly rows: number;
+  readonly columns: number;
+}
+
+export interface StreamedExecRequest {
+  readonly args: readonly string[];
+  readonly terminal: boolean;
+  readonly size: TerminalSize | undefined;
+  /** What the process gets; the rest is the null device. Of a terminal there is always stdout, and never stderr. */
+  readonly stdin: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  /** How long output is still taken after the process has ended while others hold the pipes. */
+  readonly drainMs: number;
+}
+
+/** Streams wait for who reads them: a process whose output is not taken waits too. All have to be read or destroyed. */
+export interface StreamedExec {
+  readonly stdin: Writable | undefined;
+  readonly stdout: Readable | undefined;
+  readonly stderr: Readable | undefined;
+  /** The process's end; its output may follow. Rejects with `unavailable` when the shim is lost. */
+  readonly ended: Promise<{ readonly known: boolean; readonly exitCode: number }>;
+  resize(size: TerminalSize): Promise<void>;
+  /** Kills the whole session of the process; one that has ended is no error. */
+  kill(): void;
+}
+
+export interface AttachRequest {
+  readonly stdin: boolean;
+  /** The container's: its stdin ends for good with the first client's. */
+  readonly stdinOnce: boolean;
+  readonly stderr: boolean;
+}
+
+/** Destroying the streams detaches. stdout and stderr end with the container, or when they are not read for too long. */
+export interface AttachedStreams {
+  readonly stdin: Writable | undefined;
+  readonly stdout: Readable;
+  readonly stderr: Readable | undefined;
+  resize(size: TerminalSize): Promise<void>;
+}
+
 /** Numbers of one cgroup at one moment; undefined: the kernel does not tell. Times in nanoseconds, sizes in bytes. */
 export interface CgroupStats {
   readonly timestampNs: bigint;
@@ -164,6 +210,11 @@ export interface Pod {
   /** Releases a parked init; returns at its execve. A failing execve is `failed_precondition`-free: code `invalid_argument` with the reason, and init is gone. */
   start(containerId: string, signal: AbortSignal): Promise<{ readonly startedAtNs: bigint }>;
   execSync(containerId: string, oci: OciSpec, request: ExecRequest, signal: AbortSignal): Promise<ExecResult>;
+  /** Resolves when the command has been executed. */
+  exec(containerId: string, oci: OciSpec, request: StreamedExecRequest, signal: AbortSignal): Promise<StreamedExec>;
+  attach(containerId: string, request: AttachRequest, signal: AbortSignal): Promise<AttachedStreams>;
+  /** A connection to a port of the pod's loopback device, IPv4 before IPv6; half-open ends are possible. */
+  connect(port: number, signal: AbortSignal): Promise<Duplex>;
   /** To init alone, or to everything in the container's cgroup. A container that is gone: no error. */
   signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void>;
   reopenLog(containerId: string, signal: AbortSignal): Promise<void>;

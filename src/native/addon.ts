@@ -3,7 +3,7 @@ import { createRequire } from "node:module";
 import { type Code, messageOf, RuntimeError } from "../lib/errors.ts";
 import { seccompAction } from "./constants.ts";
 import { errnoNameOf, errnoText } from "./errno.ts";
-import type { Addon, SeccompRuleSet, SeqpacketConnection, SpawnRequest } from "./types.ts";
+import type { Addon, PipeWriter, SeccompRuleSet, SeqpacketConnection, SpawnRequest } from "./types.ts";
 
 /** From src/native and from dist/native alike. */
 const builtPath = "../../build/Release/caisson.node";
@@ -97,6 +97,14 @@ function connection(raw: SeqpacketConnection): SeqpacketConnection {
   };
 }
 
+function writer(raw: PipeWriter): PipeWriter {
+  return {
+    write: (bytes) => call("a pipe", () => raw.write(bytes)),
+    onRoom: (callback) => raw.onRoom(callback),
+    close: () => raw.close(),
+  };
+}
+
 /** The addon with its errors worded: every failure is a RuntimeError with the fields errno, errnoName and syscall. */
 export const addon: Addon = {
   spawn: (request) => call(JSON.stringify(request.path), (native) => native.spawn(complete(request))),
@@ -108,10 +116,12 @@ export const addon: Addon = {
   seqpacketConnect: (dirFd, name, onPacket, onClose) =>
     call(name, (native) => connection(native.seqpacketConnect(dirFd, name, onPacket, onClose))),
   readPipe: (fd, onData, onEnd) => call("a pipe", (native) => native.readPipe(fd, onData, onEnd)),
+  writePipe: (fd) => call("a pipe", (native) => writer(native.writePipe(fd))),
   openat2: (dirFd, path, flags, mode, resolve) =>
     call(JSON.stringify(path), (native) => native.openat2(dirFd, path, flags, mode, resolve)),
   denySyscalls: (names) => load().denySyscalls(names),
   pipe: (sizeBytes) => call("a pipe", (native) => native.pipe(sizeBytes)),
+  duplicate: (fd) => call(`descriptor ${fd}`, (native) => native.duplicate(fd)),
   sealedMemfd: (name, content, executable) => call(name, (native) => native.sealedMemfd(name, content, executable)),
   close: (fd) => call(`descriptor ${fd}`, (native) => native.close(fd)),
   umount2: (path, flags) => callAsync(path, (native) => native.umount2(path, flags)),

@@ -65,8 +65,21 @@ export interface SeqpacketConnection {
   close(): void;
 }
 
-/** A pipe that is being read. */
+/** A pipe or terminal that is being read. */
 export interface PipeReader {
+  /** Nothing is read until resume(): who writes waits. */
+  pause(): void;
+  resume(): void;
+  /** Closes the descriptor; no callback is called after this. */
+  close(): void;
+}
+
+/** A pipe or terminal that is written to without ever waiting. */
+export interface PipeWriter {
+  /** How many of the bytes were taken: 0 when there is no room. Throws EPIPE's NativeError when nobody reads any more. */
+  write(bytes: Uint8Array): number;
+  /** Called once when a write that found no room may be tried again. */
+  onRoom(callback: () => void): void;
   /** Closes the descriptor; no callback is called after this. */
   close(): void;
 }
@@ -98,6 +111,8 @@ export interface Addon {
    * errno 0 at the end of the data.
    */
   readPipe(fd: number, onData: (chunk: Buffer) => void, onEnd: (errno: number) => void): PipeReader;
+  /** Makes the descriptor non-blocking and takes it, also when it throws. */
+  writePipe(fd: number): PipeWriter;
 
   /** O_CLOEXEC is added. resolve: RESOLVE_* bits. Retries EAGAIN. Falls back to a verified walk where the kernel has no openat2. */
   openat2(dirFd: number, path: string, flags: number, mode: number, resolve: number): number;
@@ -105,6 +120,7 @@ export interface Addon {
   denySyscalls(names: readonly string[]): void;
   /** [read end, write end]; size 0: the default pipe buffer. */
   pipe(sizeBytes: number): [number, number];
+  duplicate(fd: number): number;
   /** A memfd with these bytes, sealed against any change; the descriptor is read-only. */
   sealedMemfd(name: string, content: Uint8Array, executable: boolean): number;
   close(fd: number): void;

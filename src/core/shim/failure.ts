@@ -49,6 +49,7 @@ const words: Words = {
   cwd: (op) => `change into the working directory ${quoted(op.path)}`,
   console: () => "open a terminal",
   exec: (op) => `execute ${quoted(op.path)}`,
+  connect: (op) => `connect to port ${op.port} of the pod`,
 };
 
 /** The one detail that callers match by its text: exec: "x": executable file not found in $PATH. */

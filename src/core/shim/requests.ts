@@ -53,8 +53,17 @@ export interface ExecEnding extends Ending {
 export interface RunningExec {
   readonly pid: number;
   readonly startedAtNs: bigint;
+  /** What the plan exports, such as the master of a terminal: the caller's. */
+  readonly fds: readonly number[];
   /** Rejects with `unavailable` when the shim is lost meanwhile. */
   readonly ended: Promise<ExecEnding>;
+}
+
+/** The shim's ends of the client's pipes. */
+export interface AttachEnds {
+  readonly stdin?: number | undefined;
+  readonly stdout?: number | undefined;
+  readonly stderr?: number | undefined;
 }
 
 export interface HostProgram {

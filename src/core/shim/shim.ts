@@ -8,13 +8,23 @@ import { type Message, type MessageName, type RecordOfMessage, typeOfMessage } f
 import type { ShimEvents } from "./events.ts";
 import { planFailure, startFailure } from "./failure.ts";
 import { signalScope } from "./messages.ts";
-import type { CreateRequest, ExecRequest, HostProgram, RunningExec, RunningHostProgram, RunRequest } from "./requests.ts";
+import type {
+  AttachEnds,
+  CreateRequest,
+  ExecRequest,
+  HostProgram,
+  RunningExec,
+  RunningHostProgram,
+  RunRequest,
+} from "./requests.ts";
 
 export type ContainerRecord = RecordOfMessage<"container-state">;
 
 /** Time for work of the shim's own; plans and time-outs of processes have theirs on top. */
 const answerMs = 10_000;
 const killSignal = 9;
+/** Requests whose answer brings descriptors for the caller. */
+const handsOver: ReadonlySet<MessageName> = new Set(["run", "exec"]);
 
 /** A pod's shim as it answered our hello: typed requests, failures as sentences. Made by connect.ts. */
 export class Shim {
@@ -111,7 +121,7 @@ export class Shim {
         what,
         explain: (failure) => planFailure(what, request.plan, failure),
       });
-      return { pid: reply.record.pid, startedAtNs: reply.record.atNs, ended };
+      return { pid: reply.record.pid, startedAtNs: reply.record.atNs, fds: reply.fds, ended };
     } catch (error) {
       this.#events.forgetExec(id, execId);
       if (!refusedByShim(error)) this.execKill(id, execId, killSignal);
@@ -190,6 +200,19 @@ export class Shim {
     });
   }
 
+  /** Joins the client's ends of pipes to a container's stdio; what is given is joined. Their other ends close with the container. */
+  async attach(id: string, ends: AttachEnds, signal?: AbortSignal): Promise<void> {
+    const given = [ends.stdin, ends.stdout, ends.stderr];
+    await this.#ask("ok", {
+      name: "attach",
+      record: { id, flags: given.reduce<number>((bits, fd, bit) => (fd === undefined ? bits : bits | (1 << bit)), 0) },
+      fds: given.filter((fd) => fd !== undefined),
+      deadlineMs: answerMs,
+      what: `attach to container ${id}`,
+      signal,
+    });
+  }
+
   async resize(id: string, execId: string, rows: number, cols: number): Promise<void> {
     await this.#confirm("resize", { id, execId, rows, cols }, `terminal of container ${id}`);
   }
@@ -226,7 +249,7 @@ export class Shim {
     if (!this.knowsMessage(request.name)) throw this.#tooOld(`the request ${request.name}`);
     const reply = await this.#client.request(request);
     if (reply.name === answer) {
-      if (request.name !== "run") closeAll(reply.fds.splice(0));
+      if (!handsOver.has(request.name)) closeAll(reply.fds.splice(0));
       return reply as Extract<Message, { name: A }>;
     }
     closeAll(reply.fds);

@@ -73,6 +73,21 @@ class Attach(ShimCase):
         self.assertLess(found, 6000000)
         os.close(read)
 
+    def test_places_of_clients_that_have_gone_are_free_again(self):
+        self.client.create("c", init_plan("/bin/sleep", "100"))
+        self.client.start("c")
+        for _ in range(40):
+            read, write = os.pipe()
+            self.attach(2, write)
+            os.close(read)
+        kept = [os.pipe() for _ in range(16)]
+        for _, write in kept:
+            self.client.ask("attach", "c", 2, fds=(write,))
+        read, write = os.pipe()
+        self.assert_fails(lambda: self.client.ask("attach", "c", 2, fds=(write,)), 87)
+        for fd in (read, write, *(fd for pair in kept for fd in pair)):
+            os.close(fd)
+
     def test_input_beyond_what_the_container_takes_waits_in_the_clients_pipe(self):
         self.client.create("c", init_plan("/bin/sh", "-c", "sleep 0.5; cat | wc -c", stdin=True), flags=STDIN | STDIN_ONCE, log=self.log())
         self.client.start("c")

@@ -11,7 +11,7 @@ const input: ExecPlanInput = {
   hostPid: false,
   cgroupTasks: ["/sys/fs/cgroup/pids/c1/tasks"],
   settings,
-  hasStdin: false,
+  stdio: { stdin: false, stdout: true, stderr: true },
 };
 const shared = nsKind.mnt | nsKind.net | nsKind.ipc | nsKind.uts;
 
@@ -32,7 +32,12 @@ describe("plan of an exec", () => {
 
   it("takes stdin from the container's null device unless there is one", () => {
     expect(plan).toContainEqual({ op: "stdio", stdin: noSlot, stdout: 1, stderr: 2 });
-    expect(planExec({ ...input, hasStdin: true })).toContainEqual({ op: "stdio", stdin: 0, stdout: 1, stderr: 2 });
+    expect(planExec({ ...input, stdio: { stdin: true, stdout: true, stderr: true } })).toContainEqual({
+      op: "stdio",
+      stdin: 0,
+      stdout: 1,
+      stderr: 2,
+    });
   });
 
   it("joins a user namespace only where there is one: joining one's own is refused", () => {

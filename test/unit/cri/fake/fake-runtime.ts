@@ -1,7 +1,10 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
+import type { Duplex } from "node:stream";
 import type { OciSpec } from "../../../../src/core/oci.ts";
 import type {
+  AttachedStreams,
+  AttachRequest,
   CgroupStats,
   ContainerExit,
   ContainerSpec,
@@ -13,6 +16,8 @@ import type {
   PodSpec,
   Rootfs,
   Runtime,
+  StreamedExec,
+  StreamedExecRequest,
 } from "../../../../src/core/runtime.ts";
 import { RuntimeError } from "../../../../src/lib/errors.ts";
 
@@ -149,6 +154,23 @@ export class FakePod implements Pod {
     return this.#world.execResult;
   }
 
+  async exec(id: string, _oci: OciSpec, request: StreamedExecRequest): Promise<StreamedExec> {
+    await this.#world.called("exec");
+    this.#container(id);
+    return this.#world.streamedExec(request);
+  }
+
+  async attach(id: string, request: AttachRequest): Promise<AttachedStreams> {
+    await this.#world.called("attach");
+    this.#container(id);
+    return this.#world.attached(request);
+  }
+
+  async connect(port: number): Promise<Duplex> {
+    await this.#world.called("connect");
+    return this.#world.connected(port);
+  }
+
   async signal(id: string, signal: number, scope: "init" | "all"): Promise<void> {
     await this.#world.called("signal");
     this.#need();
@@ -235,6 +257,15 @@ export class FakeRuntime implements Runtime {
   readonly killed: string[] = [];
   readonly exitRecords = new Map<string, ContainerExit>();
   execResult: ExecResult = { stdout: Buffer.from("out"), stderr: Buffer.from("err"), exitCode: 0, timedOut: false };
+  streamedExec: (request: StreamedExecRequest) => StreamedExec = () => {
+    throw new RuntimeError("internal", "the test does not stream");
+  };
+  attached: (request: AttachRequest) => AttachedStreams = () => {
+    throw new RuntimeError("internal", "the test does not attach");
+  };
+  connected: (port: number) => Duplex = () => {
+    throw new RuntimeError("internal", "the test does not connect");
+  };
   statsOf: (path: string) => CgroupStats | undefined = () => undefined;
   dieOnSignal = true;
   dieOnKill = true;
