@@ -12,6 +12,7 @@
         "native/addon/pipe-writer.cc",
         "native/addon/poll.cc",
         "native/addon/process.cc",
+        "native/addon/read-files.cc",
         "native/addon/resolve.cc",
         "native/addon/seccomp-enosys.cc",
         "native/addon/seccomp.cc",

@@ -32,6 +32,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::fallocate>(exports, "fallocate");
 	put<caisson::syncfs>(exports, "syncfs");
 	put<caisson::sendDatagram>(exports, "sendDatagram");
+	put<caisson::readFiles>(exports, "readFiles");
+	put<caisson::countDescriptors>(exports, "countDescriptors");
 	put<caisson::seccompCompile>(exports, "seccompCompile");
 	put<caisson::seccompSyscallNumber>(exports, "seccompSyscallNumber");
 	put<caisson::attachDeviceProgram>(exports, "attachDeviceProgram");

@@ -32,6 +32,9 @@ void fallocate(const Napi::CallbackInfo& info);
 Napi::Value syncfs(const Napi::CallbackInfo& info);
 void sendDatagram(const Napi::CallbackInfo& info);
 
+Napi::Value readFiles(const Napi::CallbackInfo& info);
+Napi::Value countDescriptors(const Napi::CallbackInfo& info);
+
 Napi::Value seccompCompile(const Napi::CallbackInfo& info);
 Napi::Value seccompSyscallNumber(const Napi::CallbackInfo& info);
 

@@ -1,5 +1,5 @@
 /** The Runtime on this machine. */
-import { access, mkdir, readFile } from "node:fs/promises";
+import { access, mkdir, readFile, stat, statfs } from "node:fs/promises";
 import { release } from "node:os";
 import { dirname, join } from "node:path/posix";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,6 +11,7 @@ import { Cgroups } from "./cgroup/cgroups.ts";
 import { cgroupLimitations } from "./cgroup/limitations.ts";
 import { removeAttachPoint } from "./container-create.ts";
 import { deviceLinks } from "./device/default-devices.ts";
+import { deviceNumbers } from "./device/host-node.ts";
 import { readExitRecord } from "./exit-record.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { planPodNamespaces, planShm, type RunStep } from "./namespace/pod-namespaces.ts";
@@ -20,7 +21,7 @@ import { removePodRemains, shmPathOf } from "./pod-remains.ts";
 import type { CoreLog, PodTools } from "./pod-tools.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
 import { SeccompCompiler } from "./process/seccomp.ts";
-import type { CgroupStats, ContainerExit, Pod, PodSpec, ProcessIdentity, Runtime } from "./runtime.ts";
+import type { CgroupMetrics, CgroupStats, ContainerExit, DiskFacts, Pod, PodSpec, ProcessIdentity, Runtime } from "./runtime.ts";
 import { connectShim } from "./shim/connect.ts";
 import { ProcessHandle } from "./shim/process-handle.ts";
 import { loadShimImage, type ShimImage, startShim } from "./shim/start.ts";
@@ -163,6 +164,17 @@ export class HostRuntime implements Runtime {
 
   async stats(cgroupsPath: string): Promise<CgroupStats | undefined> {
     return await this.#tools.cgroups.stats(cgroupsPath, nowNs);
+  }
+
+  async metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined> {
+    return await this.#tools.cgroups.metrics(cgroupsPath, nowNs);
+  }
+
+  async diskOf(path: string): Promise<DiskFacts> {
+    const [{ dev }, disk] = await Promise.all([stat(path, { bigint: true }), statfs(path, { bigint: true })]);
+    const { major, minor } = deviceNumbers(Number(dev));
+    const device = await this.#tools.cgroups.deviceNames.of(major, minor);
+    return { device, bytes: disk.blocks * disk.bsize, inodes: disk.files, inodesFree: disk.ffree };
   }
 
   async updateResources(cgroupsPath: string, resources: OciResources): Promise<void> {

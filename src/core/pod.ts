@@ -11,9 +11,10 @@ import { execInContainer, streamInContainer } from "./container-exec.ts";
 import { stateOf } from "./container-exit.ts";
 import { HostRootfs } from "./host-rootfs.ts";
 import { openImageTree } from "./image-tree.ts";
-import { planAttach, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
+import { planAttach, planNetworkCounters, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
 import { sysctlPath } from "./namespace/sysctl-path.ts";
 import { namespacePaths } from "./namespace-paths.ts";
+import { NetworkCounters } from "./network-counters.ts";
 import type { OciSpec } from "./oci.ts";
 import { podPin } from "./plan-schema.ts";
 import { planConnect, socketOf } from "./pod-connect.ts";
@@ -32,6 +33,7 @@ import type {
   ExecResult,
   ImageLayers,
   ImageTree,
+  InterfaceCounters,
   Pod,
   PodSpec,
   ProcessIdentity,
@@ -56,6 +58,7 @@ export class HostPod implements Pod {
   readonly #inits = new Map<string, ProcessIdentity>();
   readonly #cgroups = new Map<string, string>();
   readonly #inputs: ContainerInputs = new Map();
+  readonly #network: NetworkCounters | undefined;
   #paths: Pod["namespacePaths"] | undefined;
 
   constructor(spec: PodSpec, tools: PodTools, link: ShimLink) {
@@ -64,6 +67,7 @@ export class HostPod implements Pod {
     this.#spec = spec;
     this.#tools = tools;
     this.#link = link;
+    this.#network = spec.network === "host" ? undefined : new NetworkCounters(() => this.#openCounters());
   }
 
   get namespacePaths(): Pod["namespacePaths"] {
@@ -176,6 +180,10 @@ export class HostPod implements Pod {
     this.#inputs.delete(containerId);
   }
 
+  async networkCounters(): Promise<readonly InterfaceCounters[] | undefined> {
+    return await this.#network?.read();
+  }
+
   async list(): Promise<readonly ContainerState[]> {
     return (await (await this.#link.shim()).list()).map(stateOf);
   }
@@ -189,10 +197,14 @@ export class HostPod implements Pod {
   }
 
   onShimLost(listener: () => void): void {
-    this.#link.onLost(listener);
+    this.#link.onLost(() => {
+      this.#network?.close();
+      listener();
+    });
   }
 
   async destroy(signal: AbortSignal): Promise<void> {
+    this.#network?.close();
     await this.#link.end(signal);
     this.#closeInputs();
     for (const [id, cgroupsPath] of this.#cgroups) {
@@ -203,6 +215,7 @@ export class HostPod implements Pod {
   }
 
   disconnect(): void {
+    this.#network?.close();
     this.#closeInputs();
     this.#link.disconnect();
   }
@@ -210,6 +223,12 @@ export class HostPod implements Pod {
   #closeInputs(): void {
     for (const input of this.#inputs.values()) input[Symbol.dispose]();
     this.#inputs.clear();
+  }
+
+  async #openCounters(): Promise<number> {
+    const [fd] = await this.run(planNetworkCounters(), "network counters", AbortSignal.timeout(runDeadlineMs));
+    if (fd === undefined) throw new RuntimeError("internal", `the shim of pod ${this.id} sent no network counters`);
+    return fd;
   }
 
   /** Whatever its state: one that still runs is killed first. */

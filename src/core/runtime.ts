@@ -184,7 +184,95 @@ export interface CgroupStats {
   readonly memoryMajorPageFaults: bigint | undefined;
   readonly swapUsage: bigint | undefined;
   readonly swapLimit: bigint | undefined;
+  /** Threads, as the pids controller counts them. */
   readonly processCount: bigint | undefined;
+  readonly cpuPressure: Pressure | undefined;
+  readonly memoryPressure: Pressure | undefined;
+  readonly ioPressure: Pressure | undefined;
+}
+
+/** How much of the time something (`some`) or everything (`full`) waited for a resource. */
+export interface Pressure {
+  readonly some: PressureLine;
+  readonly full: PressureLine | undefined;
+}
+
+export interface PressureLine {
+  /** Percent of the last 10, 60 and 300 seconds. */
+  readonly avg10: number;
+  readonly avg60: number;
+  readonly avg300: number;
+  readonly totalNs: bigint;
+}
+
+/** Everything that monitoring asks for, at the price of some more files. */
+export interface CgroupMetrics extends CgroupStats {
+  readonly cpuUserNs: bigint | undefined;
+  readonly cpuSystemNs: bigint | undefined;
+  readonly cpuPeriods: bigint | undefined;
+  readonly cpuThrottledPeriods: bigint | undefined;
+  readonly cpuThrottledNs: bigint | undefined;
+  readonly memoryCache: bigint | undefined;
+  readonly memoryMappedFile: bigint | undefined;
+  readonly memoryKernel: bigint | undefined;
+  readonly memoryPeak: bigint | undefined;
+  readonly memoryActiveFile: bigint | undefined;
+  readonly memoryInactiveFile: bigint | undefined;
+  /** How often the limit was hit. */
+  readonly memoryLimitHits: bigint | undefined;
+  /** Of the cgroup itself, without those below it. */
+  readonly memoryOwnPageFaults: bigint | undefined;
+  readonly memoryOwnMajorPageFaults: bigint | undefined;
+  readonly oomKills: bigint | undefined;
+  /** undefined: no limit. */
+  readonly processLimit: bigint | undefined;
+  /** Processes of the cgroup itself, and what they have open together. */
+  readonly processes: bigint;
+  readonly descriptors: bigint;
+  readonly sockets: bigint;
+  /** RLIMIT_NOFILE of the first of them; undefined: no limit, or no process. */
+  readonly softOpenFiles: bigint | undefined;
+  readonly devices: readonly DeviceIo[];
+  readonly hugepages: readonly HugepageUsage[];
+}
+
+export interface DeviceIo {
+  /** As "/dev/sda", or "8:0" where it has no name. */
+  readonly device: string;
+  readonly major: number;
+  readonly minor: number;
+  readonly readBytes: bigint;
+  readonly writeBytes: bigint;
+  readonly reads: bigint;
+  readonly writes: bigint;
+}
+
+/** A filesystem as a whole. */
+export interface DiskFacts {
+  readonly device: string;
+  readonly bytes: bigint;
+  readonly inodes: bigint;
+  readonly inodesFree: bigint;
+}
+
+export interface HugepageUsage {
+  /** As "2MB". */
+  readonly pageSize: string;
+  readonly usage: bigint;
+  readonly peak: bigint | undefined;
+}
+
+/** Counters of one network interface since it was made. */
+export interface InterfaceCounters {
+  readonly name: string;
+  readonly rxBytes: bigint;
+  readonly rxPackets: bigint;
+  readonly rxErrors: bigint;
+  readonly rxDropped: bigint;
+  readonly txBytes: bigint;
+  readonly txPackets: bigint;
+  readonly txErrors: bigint;
+  readonly txDropped: bigint;
 }
 
 export interface Pod {
@@ -220,6 +308,8 @@ export interface Pod {
   reopenLog(containerId: string, signal: AbortSignal): Promise<void>;
   /** Kills a parked init, drops the exited container from the shim, removes its cgroup. Idempotent. */
   remove(containerId: string, cgroupsPath: string, signal: AbortSignal): Promise<void>;
+  /** Interfaces of the pod's own network namespace without the loopback; undefined: it is in the node's. One read. */
+  networkCounters(): Promise<readonly InterfaceCounters[] | undefined>;
   /** What the shim holds now. */
   list(): Promise<readonly ContainerState[]>;
   acknowledgeExit(containerId: string): Promise<void>;
@@ -251,7 +341,11 @@ export interface Runtime {
   destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
   /** The exit record that a shim left on disk before it died, if any. */
   exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined>;
+  /** Reads each file once; undefined: there is no such cgroup. */
   stats(cgroupsPath: string): Promise<CgroupStats | undefined>;
+  metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined>;
+  /** The filesystem that holds this path. */
+  diskOf(path: string): Promise<DiskFacts>;
   /** All or nothing; current values are put back when one is refused. */
   updateResources(cgroupsPath: string, resources: OciResources): Promise<void>;
   /** Sentences about what the machine lacks (capabilities, limits, controllers), for the log, Status and doctor. */

@@ -10,6 +10,8 @@
  * | runPodSandbox, stopPodSandbox, removePodSandbox, podSandboxStatus, listPodSandbox | sandbox-run.ts, -stop.ts, -remove.ts, -status.ts, -list.ts |
  * | createContainer, startContainer, stopContainer, removeContainer, containerStatus, listContainers | container-create.ts, -start.ts, -stop.ts, -remove.ts, -status.ts, -list.ts |
  * | listPodSandbox, listContainers, listContainerStats, listImages as streams | sandbox-list-stream.ts, container-list-stream.ts, container-stats-stream.ts, image-list-stream.ts |
+ * | podSandboxStats, listPodSandboxStats, streamPodSandboxStats | sandbox-stats.ts, -stats-list.ts, -stats-stream.ts |
+ * | listMetricDescriptors, listPodSandboxMetrics, streamPodSandboxMetrics | metric-descriptors.ts, sandbox-metrics.ts, -metrics-stream.ts |
  * | getContainerEvents | container-events.ts |
  * | containerStats, listContainerStats, execSync, reopenContainerLog | container-stats.ts, container-stats-list.ts, exec-sync.ts, log-reopen.ts |
  * | pullImage, imageStatus, listImages, removeImage, imageFsInfo | image-pull.ts, -status.ts, -list.ts, -remove.ts, -fs-info.ts |

@@ -33,6 +33,7 @@ export async function removeSandbox(app: CriApp, id: string, signal: AbortSignal
       );
     }
     await step("pod.forget", () => {
+      app.samples.forget(id);
       app.events.emitOnce("deleted", id, id);
       app.sandboxes.forget(id);
     });

@@ -2,6 +2,7 @@
 import { constants, type Stats } from "node:fs";
 import { lstat, mkdir, open, readdir, readFile, realpath } from "node:fs/promises";
 import { arch } from "node:os";
+import { hugePageSizes } from "../core/cgroup/hugepages.ts";
 import type { CdiDevices } from "../core/device/cdi.ts";
 import { deviceNumbers } from "../core/device/host-node.ts";
 import type { OciSeccomp } from "../core/oci.ts";
@@ -100,7 +101,13 @@ export const realHost: Host = {
   lstat: async (path) => {
     const stats = await orUndefined(lstat(path));
     if (stats === undefined) return undefined;
-    return { kind: kindOf(stats), ...deviceNumbers(stats.rdev), mode: stats.mode & 0o7777, uid: stats.uid, gid: stats.gid };
+    return {
+      kind: kindOf(stats),
+      ...deviceNumbers(stats.rdev),
+      mode: stats.mode & 0o7777,
+      uid: stats.uid,
+      gid: stats.gid,
+    };
   },
   list: async (path) => ((await orUndefined(readdir(path))) ?? []).sort(),
   makeDirectory: async (path) => {
@@ -112,14 +119,6 @@ export const realHost: Host = {
 
 async function textOf(path: string): Promise<string> {
   return (await orUndefined(readFile(path, "utf8"))) ?? "";
-}
-
-async function hugePageSizes(): Promise<Set<string>> {
-  const names = await realHost.list("/sys/kernel/mm/hugepages");
-  const sizes = names.map((name) => Number(/^hugepages-(\d+)kB$/.exec(name)?.[1] ?? 0)).filter((kib) => kib > 0);
-  return new Set(
-    sizes.map((kib) => (kib >= 1 << 20 ? `${kib / (1 << 20)}GB` : kib >= 1 << 10 ? `${kib / (1 << 10)}MB` : `${kib}KB`)),
-  );
 }
 
 async function canLimitSwap(cgroupVersion: NodeFacts["cgroupVersion"]): Promise<boolean> {
@@ -141,7 +140,7 @@ export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): 
     architecture: arch(),
     capabilities: new Set(capabilitiesOf((await readOwnLimits()).capabilities)),
     swapLimit: await canLimitSwap(cgroupVersion),
-    hugePageSizes: await hugePageSizes(),
+    hugePageSizes: new Set(await hugePageSizes()),
     recursiveReadOnly: kernelAtLeast((await textOf("/proc/sys/kernel/osrelease")).trim(), 5, 12),
     seccomp: (await textOf("/proc/sys/kernel/seccomp/actions_avail")) !== "",
     // Plans have no operation for a label yet; claiming AppArmor would give less than was asked for.

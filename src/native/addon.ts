@@ -130,6 +130,8 @@ export const addon: Addon = {
   tryLock: (fd) => call(`descriptor ${fd}`, (native) => native.tryLock(fd)),
   fallocate: (fd, sizeBytes) => call(`${sizeBytes} bytes`, (native) => native.fallocate(fd, sizeBytes)),
   syncfs: (fd) => callAsync("", (native) => native.syncfs(fd)),
+  readFiles: (paths) => callAsync("", (native) => native.readFiles(paths)),
+  countDescriptors: (pids) => callAsync("", (native) => native.countDescriptors(pids)),
   sendDatagram: (path, data) => call(path, (native) => native.sendDatagram(path, data)),
   seccompCompile: (rules) => callAsync("", (native) => native.seccompCompile(withEnosys(rules))),
   seccompSyscallNumber: (name) => call(name, (native) => native.seccompSyscallNumber(name)),

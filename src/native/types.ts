@@ -135,6 +135,13 @@ export interface Addon {
   fallocate(fd: number, sizeBytes: bigint): void;
   /** syncfs(2) in a worker thread. */
   syncfs(fd: number): Promise<void>;
+  /**
+   * Reads small files of kernel filesystems, each with one open and (up to some KiB) one read, all in one turn of a worker thread. A
+   * file that cannot be read is the number of the error; one above 1 MiB is EFBIG.
+   */
+  readFiles(paths: readonly string[]): Promise<readonly (string | number)[]>;
+  /** Open descriptors of these processes together, in a worker thread. A process that is gone has none. */
+  countDescriptors(pids: readonly number[]): Promise<{ readonly descriptors: number; readonly sockets: number }>;
   /** One datagram to an AF_UNIX socket (sd_notify); a leading "@" is the abstract namespace. */
   sendDatagram(path: string, data: Uint8Array): void;
   /** Compiles in a worker thread with libseccomp (binary-tree optimised); resolves to struct sock_filter[]. */

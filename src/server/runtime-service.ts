@@ -12,14 +12,20 @@ import { containerStatus } from "../cri/container-status.ts";
 import { stopContainer } from "../cri/container-stop.ts";
 import { execSync } from "../cri/exec-sync.ts";
 import { reopenContainerLog } from "../cri/log-reopen.ts";
+import { listMetricDescriptors } from "../cri/metric-descriptors.ts";
 import { runtimeConfig } from "../cri/runtime-config.ts";
 import { updateRuntimeConfig } from "../cri/runtime-config-update.ts";
 import { status } from "../cri/runtime-status.ts";
 import { version } from "../cri/runtime-version.ts";
 import { listPodSandbox } from "../cri/sandbox-list.ts";
 import { streamPodSandboxes } from "../cri/sandbox-list-stream.ts";
+import { listPodSandboxMetrics } from "../cri/sandbox-metrics.ts";
+import { streamPodSandboxMetrics } from "../cri/sandbox-metrics-stream.ts";
 import { removePodSandbox } from "../cri/sandbox-remove.ts";
 import { runPodSandbox } from "../cri/sandbox-run.ts";
+import { podSandboxStats } from "../cri/sandbox-stats.ts";
+import { listPodSandboxStats } from "../cri/sandbox-stats-list.ts";
+import { streamPodSandboxStats } from "../cri/sandbox-stats-stream.ts";
 import { podSandboxStatus } from "../cri/sandbox-status.ts";
 import { stopPodSandbox } from "../cri/sandbox-stop.ts";
 import { type RuntimeServiceServer, RuntimeServiceService } from "../gen/cri/v1/api.ts";
@@ -53,6 +59,16 @@ export function runtimeService(gate: Gate, app: () => CriApp): Service {
     streamContainers: serverStream("StreamContainers", gate, (ctx, req, send) => streamContainers(app(), ctx, req, send)),
     streamContainerStats: serverStream("StreamContainerStats", gate, (ctx, req, send) =>
       streamContainerStats(app(), ctx, req, send),
+    ),
+    podSandboxStats: unary("PodSandboxStats", gate, (ctx, req) => podSandboxStats(app(), ctx, req)),
+    listPodSandboxStats: unary("ListPodSandboxStats", gate, (ctx, req) => listPodSandboxStats(app(), ctx, req)),
+    streamPodSandboxStats: serverStream("StreamPodSandboxStats", gate, (ctx, req, send) =>
+      streamPodSandboxStats(app(), ctx, req, send),
+    ),
+    listMetricDescriptors: unary("ListMetricDescriptors", gate, (ctx, req) => listMetricDescriptors(app(), ctx, req)),
+    listPodSandboxMetrics: unary("ListPodSandboxMetrics", gate, (ctx, req) => listPodSandboxMetrics(app(), ctx, req)),
+    streamPodSandboxMetrics: serverStream("StreamPodSandboxMetrics", gate, (ctx, req, send) =>
+      streamPodSandboxMetrics(app(), ctx, req, send),
     ),
     getContainerEvents: serverStream("GetContainerEvents", gate, (ctx, req, send) => getContainerEvents(app(), ctx, req, send)),
     reopenContainerLog: unary("ReopenContainerLog", gate, (ctx, req) => reopenContainerLog(app(), ctx, req)),

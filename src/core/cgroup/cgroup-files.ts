@@ -6,9 +6,21 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs
 import { readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoName, RuntimeError } from "../../lib/errors.ts";
+import { addon } from "../../native/addon.ts";
+import { errnoNameOf, errnoText } from "../../native/errno.ts";
 
 /** ENODEV: the cgroup went away while the file was open. EOPNOTSUPP: a file of a switched-off feature (PSI). */
 const missing = new Set(["ENOENT", "ENODEV", "EOPNOTSUPP", "ENOTSUP"]);
+
+/** Contents in the order of the paths, without the last newline: one turn of another thread, one open and one read for each. */
+export async function readCgroupFiles(paths: readonly string[]): Promise<readonly (string | undefined)[]> {
+  const texts = await addon.readFiles(paths);
+  return texts.map((text, at) => {
+    if (typeof text === "string") return text.trimEnd();
+    if (missing.has(errnoNameOf(text))) return undefined;
+    throw new RuntimeError("internal", `${paths[at]} cannot be read: ${errnoText(text)}`, { errno: text });
+  });
+}
 
 /** Content without the last newline; undefined when the file or cgroup is missing. */
 export async function readCgroupFile(path: string): Promise<string | undefined> {

@@ -1,99 +1,138 @@
-/** Numbers of a container's cgroup (sources: cri-semantics section 6). Each file is read once. */
+/** Numbers of a container's or pod's cgroup (sources: cri-semantics section 6). Each file is read once, all in one turn. */
 import type { CgroupStats } from "../runtime.ts";
-import { readCgroupFile } from "./cgroup-files.ts";
+import { fieldOf, numberOf, pressureOf } from "./stat-text.ts";
+
+export interface StatsPlace {
+  readonly version: 1 | 2;
+  readonly directory: string;
+}
 
 /** Directories of one cgroup by controller; undefined: the machine lacks it. */
 export interface StatsPlaces {
-  readonly cpu: { readonly version: 1 | 2; readonly directory: string } | undefined;
-  readonly memory: { readonly version: 1 | 2; readonly directory: string } | undefined;
-  readonly pids: { readonly directory: string } | undefined;
+  readonly cpu: StatsPlace | undefined;
+  readonly cpuacct: StatsPlace | undefined;
+  readonly memory: StatsPlace | undefined;
+  readonly pids: StatsPlace | undefined;
+  readonly io: StatsPlace | undefined;
+  readonly hugetlb: StatsPlace | undefined;
+  /** On v2, also without controllers: pressure is told there. */
+  readonly unified: string | undefined;
 }
 
+/** Texts without the last newline, in the order of the paths; undefined: missing. */
+export type ReadFiles = (paths: readonly string[]) => Promise<readonly (string | undefined)[]>;
+/** The text of a file of the directory of a controller. */
+export type TextOf = (place: Pick<StatsPlace, "directory"> | undefined, file: string) => string | undefined;
+
 /** undefined: there is no such cgroup. */
-export async function readStats(places: StatsPlaces, nowNs: () => bigint): Promise<CgroupStats | undefined> {
-  const [cpu, memory, processCount] = await Promise.all([
-    readCpu(places.cpu),
-    readMemory(places.memory),
-    places.pids === undefined ? undefined : readNumber(`${places.pids.directory}/pids.current`),
-  ]);
-  if (cpu === undefined && memory.memoryUsage === undefined && processCount === undefined) return undefined;
-  return { timestampNs: nowNs(), cpuUsageNs: cpu, ...memory, processCount };
+export async function readStats(places: StatsPlaces, read: ReadFiles, nowNs: () => bigint): Promise<CgroupStats | undefined> {
+  const textOf = await readTexts(statsFiles(places), read);
+  return statsOf(places, textOf, nowNs());
+}
+
+export type WantedFiles = readonly (readonly [place: Pick<StatsPlace, "directory"> | undefined, files: readonly string[]])[];
+
+/** Reads files of several directories at once. */
+export async function readTexts(wanted: WantedFiles, read: ReadFiles): Promise<TextOf> {
+  const paths = wanted.flatMap(([place, files]) =>
+    place === undefined ? [] : files.map((file) => `${place.directory}/${file}`),
+  );
+  const texts = await read(paths);
+  const byPath = new Map(paths.map((path, at) => [path, texts[at]]));
+  return (place, file) => (place === undefined ? undefined : byPath.get(`${place.directory}/${file}`));
+}
+
+const pressureFiles = ["cpu.pressure", "memory.pressure", "io.pressure"];
+const memoryFiles = {
+  1: [
+    "memory.stat",
+    "memory.usage_in_bytes",
+    "memory.limit_in_bytes",
+    "memory.memsw.usage_in_bytes",
+    "memory.memsw.limit_in_bytes",
+  ],
+  2: ["memory.stat", "memory.current", "memory.max", "memory.swap.current", "memory.swap.max"],
+} as const;
+
+export function statsFiles({ cpuacct, memory, pids, unified }: StatsPlaces): WantedFiles {
+  return [
+    [cpuacct, cpuacct?.version === 1 ? ["cpuacct.usage"] : ["cpu.stat"]],
+    [memory, memoryFiles[memory?.version ?? 2]],
+    [pids, ["pids.current"]],
+    [unified === undefined ? undefined : { directory: unified }, pressureFiles],
+  ];
 }
 
 const nsPerUs = 1000n;
 
-async function readCpu(place: StatsPlaces["cpu"]): Promise<bigint | undefined> {
-  if (place === undefined) return undefined;
-  if (place.version === 1) return await readNumber(`${place.directory}/cpuacct.usage`);
-  const usage = parseFlat(await readCgroupFile(`${place.directory}/cpu.stat`)).get("usage_usec");
-  return usage === undefined ? undefined : usage * nsPerUs;
+/** Microseconds of the kernel as our nanoseconds. */
+export function fromUs(us: bigint | undefined): bigint | undefined {
+  return us === undefined ? undefined : us * nsPerUs;
 }
 
-type MemoryStats = Omit<CgroupStats, "timestampNs" | "cpuUsageNs" | "processCount">;
-
-const noMemory: MemoryStats = {
-  memoryUsage: undefined,
-  memoryWorkingSet: undefined,
-  memoryLimit: undefined,
-  memoryRss: undefined,
-  memoryPageFaults: undefined,
-  memoryMajorPageFaults: undefined,
-  swapUsage: undefined,
-  swapLimit: undefined,
-};
-
-async function readMemory(place: StatsPlaces["memory"]): Promise<MemoryStats> {
-  if (place === undefined) return noMemory;
-  const file = (name: string) => readCgroupFile(`${place.directory}/${name}`);
-  return place.version === 1 ? await readMemoryV1(file) : await readMemoryV2(file);
+export function statsOf(places: StatsPlaces, textOf: TextOf, timestampNs: bigint): CgroupStats | undefined {
+  const { cpuacct, memory, pids } = places;
+  const cpuUsageNs =
+    cpuacct?.version === 1
+      ? numberOf(textOf(cpuacct, "cpuacct.usage"))
+      : fromUs(fieldOf(textOf(cpuacct, "cpu.stat"), "usage_usec"));
+  const memoryStats = memory?.version === 1 ? memoryOfV1(memory, textOf) : memoryOfV2(memory, textOf);
+  const processCount = numberOf(textOf(pids, "pids.current"));
+  if (cpuUsageNs === undefined && memoryStats.memoryUsage === undefined && processCount === undefined) return undefined;
+  const unified = places.unified === undefined ? undefined : { directory: places.unified };
+  return {
+    timestampNs,
+    cpuUsageNs,
+    ...memoryStats,
+    processCount,
+    cpuPressure: pressureOf(textOf(unified, "cpu.pressure")),
+    memoryPressure: pressureOf(textOf(unified, "memory.pressure")),
+    ioPressure: pressureOf(textOf(unified, "io.pressure")),
+  };
 }
 
-type ReadFile = (name: string) => Promise<string | undefined>;
+type MemoryStats = Pick<
+  CgroupStats,
+  | "memoryUsage"
+  | "memoryWorkingSet"
+  | "memoryLimit"
+  | "memoryRss"
+  | "memoryPageFaults"
+  | "memoryMajorPageFaults"
+  | "swapUsage"
+  | "swapLimit"
+>;
 
-async function readMemoryV1(file: ReadFile): Promise<MemoryStats> {
-  const [stat, usageText, limitText, sumText, sumLimitText] = await Promise.all([
-    file("memory.stat"),
-    file("memory.usage_in_bytes"),
-    file("memory.limit_in_bytes"),
-    file("memory.memsw.usage_in_bytes"),
-    file("memory.memsw.limit_in_bytes"),
-  ]);
-  const values = parseFlat(stat);
-  const usage = toNumber(usageText);
-  const limit = finite(toNumber(limitText));
-  const sum = toNumber(sumText);
-  const sumLimit = finite(toNumber(sumLimitText));
+function memoryOfV1(place: StatsPlace, textOf: TextOf): MemoryStats {
+  const stat = textOf(place, "memory.stat");
+  const usage = numberOf(textOf(place, "memory.usage_in_bytes"));
+  const limit = finite(numberOf(textOf(place, "memory.limit_in_bytes")));
+  const sum = numberOf(textOf(place, "memory.memsw.usage_in_bytes"));
+  const sumLimit = finite(numberOf(textOf(place, "memory.memsw.limit_in_bytes")));
   return {
     memoryUsage: usage,
-    memoryWorkingSet: workingSet(usage, values.get("total_inactive_file")),
+    memoryWorkingSet: workingSet(usage, fieldOf(stat, "total_inactive_file")),
     memoryLimit: limit,
-    memoryRss: values.get("total_rss"),
-    memoryPageFaults: values.get("total_pgfault"),
-    memoryMajorPageFaults: values.get("total_pgmajfault"),
+    memoryRss: fieldOf(stat, "total_rss"),
+    memoryPageFaults: fieldOf(stat, "total_pgfault"),
+    memoryMajorPageFaults: fieldOf(stat, "total_pgmajfault"),
     swapUsage: sum === undefined || usage === undefined ? undefined : least0(sum - usage),
     swapLimit: sumLimit === undefined || limit === undefined ? undefined : least0(sumLimit - limit),
   };
 }
 
-async function readMemoryV2(file: ReadFile): Promise<MemoryStats> {
-  const [stat, usageText, limitText, swapText, swapLimitText] = await Promise.all([
-    file("memory.stat"),
-    file("memory.current"),
-    file("memory.max"),
-    file("memory.swap.current"),
-    file("memory.swap.max"),
-  ]);
-  const values = parseFlat(stat);
-  const usage = toNumber(usageText);
+function memoryOfV2(place: StatsPlace | undefined, textOf: TextOf): MemoryStats {
+  const stat = textOf(place, "memory.stat");
+  const usage = numberOf(textOf(place, "memory.current"));
   return {
     memoryUsage: usage,
-    memoryWorkingSet: workingSet(usage, values.get("inactive_file")),
-    memoryLimit: toNumber(limitText),
-    memoryRss: values.get("anon"),
-    memoryPageFaults: values.get("pgfault"),
-    memoryMajorPageFaults: values.get("pgmajfault"),
-    swapUsage: toNumber(swapText),
-    swapLimit: toNumber(swapLimitText),
+    memoryWorkingSet: workingSet(usage, fieldOf(stat, "inactive_file")),
+    memoryLimit: numberOf(textOf(place, "memory.max")),
+    memoryRss: fieldOf(stat, "anon"),
+    memoryPageFaults: fieldOf(stat, "pgfault"),
+    memoryMajorPageFaults: fieldOf(stat, "pgmajfault"),
+    swapUsage: numberOf(textOf(place, "memory.swap.current")),
+    swapLimit: numberOf(textOf(place, "memory.swap.max")),
   };
 }
 
@@ -109,24 +148,4 @@ function least0(value: bigint): bigint {
 /** v1 says "no limit" by a number near 2^63. */
 function finite(value: bigint | undefined): bigint | undefined {
   return value === undefined || value > 1n << 62n ? undefined : value;
-}
-
-/** "max" is no number. */
-function toNumber(text: string | undefined): bigint | undefined {
-  return text !== undefined && /^[0-9]+$/.test(text) ? BigInt(text) : undefined;
-}
-
-async function readNumber(path: string): Promise<bigint | undefined> {
-  return toNumber(await readCgroupFile(path));
-}
-
-/** Lines of "key number". */
-export function parseFlat(text: string | undefined): ReadonlyMap<string, bigint> {
-  const values = new Map<string, bigint>();
-  for (const line of text?.split("\n") ?? []) {
-    const [key, value] = line.split(" ");
-    const number = toNumber(value);
-    if (key !== undefined && number !== undefined) values.set(key, number);
-  }
-  return values;
 }

@@ -1,11 +1,13 @@
 /** The cgroupfs driver: a container's cgroup in every hierarchy of this machine. */
 import { existsSync } from "node:fs";
 import { readFile, rmdir } from "node:fs/promises";
+import { addon } from "../../native/addon.ts";
 import type { OciResources } from "../oci.ts";
-import type { CgroupStats } from "../runtime.ts";
-import { readCgroupFile, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
+import type { CgroupMetrics, CgroupStats } from "../runtime.ts";
+import { readCgroupFile, readCgroupFiles, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
 import { killEverything } from "./cgroup-kill.ts";
 import { makeEverywhere } from "./cgroup-make.ts";
+import { type MetricsSources, readMetrics } from "./cgroup-metrics.ts";
 import { cleanCgroupPath } from "./cgroup-path.ts";
 import {
   type CgroupPlace,
@@ -18,8 +20,10 @@ import {
   placeOf,
   taskFilesOf,
 } from "./cgroup-place.ts";
-import { readStats } from "./cgroup-stats.ts";
+import { readStats, type StatsPlaces } from "./cgroup-stats.ts";
+import { DeviceNames } from "./device-names.ts";
 import { findHierarchies, type Hierarchies } from "./hierarchies.ts";
+import { hugePageSizes } from "./hugepages.ts";
 import { applyResources, changeResources } from "./resource-apply.ts";
 
 /** A cgroup as plans and the shim need it. */
@@ -38,6 +42,8 @@ export interface CgroupUse {
 
 export class Cgroups {
   readonly hierarchies: Hierarchies;
+  readonly deviceNames = new DeviceNames(readCgroupFiles);
+  #pageSizes: Promise<readonly string[]> | undefined;
 
   constructor(hierarchies: Hierarchies) {
     this.hierarchies = hierarchies;
@@ -109,9 +115,32 @@ export class Cgroups {
   }
 
   async stats(path: string, nowNs: () => bigint): Promise<CgroupStats | undefined> {
+    return await readStats(this.#statsPlaces(path), readCgroupFiles, nowNs);
+  }
+
+  async metrics(path: string, nowNs: () => bigint): Promise<CgroupMetrics | undefined> {
+    this.#pageSizes ??= hugePageSizes();
+    const sources: MetricsSources = {
+      pageSizes: await this.#pageSizes,
+      read: readCgroupFiles,
+      countDescriptors: addon.countDescriptors,
+      deviceName: (major, minor) => this.deviceNames.of(major, minor),
+    };
+    return await readMetrics(this.#statsPlaces(path), sources, nowNs);
+  }
+
+  #statsPlaces(path: string): StatsPlaces {
     const place = this.#place(path);
     const at = (controller: string) => directoryOf(this.hierarchies, place, controller);
-    return await readStats({ cpu: at("cpuacct"), memory: at("memory"), pids: at("pids") }, nowNs);
+    return {
+      cpu: at("cpu"),
+      cpuacct: at("cpuacct"),
+      memory: at("memory"),
+      pids: at("pids"),
+      io: at("blkio") ?? at("io"),
+      hugetlb: at("hugetlb"),
+      unified: place.unified,
+    };
   }
 
   #place(path: string): CgroupPlace {

@@ -73,6 +73,18 @@ function planProc(): readonly Op[] {
   ];
 }
 
+/** Sends back the file of the network namespace's interface counters, as a path. `self` is a process in the namespace by then. */
+export function planNetworkCounters(): RunStep {
+  return {
+    cloneKinds: 0,
+    plan: [
+      { op: "join-ns", slot: podPin.net, kind: nsKind.net },
+      { op: "open-host", out: 0, path: "/proc/self/net/dev" },
+      { op: "export", slot: 0 },
+    ],
+  };
+}
+
 /** Puts the mount that came with the request at a host path. */
 export function planAttach(hostPath: string): RunStep {
   return { cloneKinds: 0, plan: [{ op: "attach-host", slot: 0, path: hostPath }] };

@@ -104,6 +104,9 @@ describe("ContainerStats", () => {
     swapUsage: undefined,
     swapLimit: undefined,
     processCount: 1n,
+    cpuPressure: undefined,
+    memoryPressure: undefined,
+    ioPressure: undefined,
     ...change,
   });
   beforeEach(async () => {

@@ -236,3 +236,48 @@ describe("error numbers", () => {
     expect(errnoText(4711)).toBe("errno 4711");
   });
 });
+
+describe("small files", () => {
+  it("are read whole in one turn, in order, each problem by its number", async () => {
+    writeFileSync(join(directory, "short"), "one\n");
+    writeFileSync(join(directory, "long"), "x".repeat(200_000));
+    writeFileSync(join(directory, "huge"), "x".repeat((1 << 20) + 1));
+    writeFileSync(join(directory, "empty"), "");
+    const names = ["short", "long", "missing", "empty", "huge", "short"];
+    const texts = await addon.readFiles([...names.map((name) => join(directory, name)), directory]);
+    expect(texts.map((text) => (typeof text === "string" ? text.length : errnoNameOf(text)))).toEqual([
+      4,
+      200_000,
+      "ENOENT",
+      0,
+      "EFBIG",
+      4,
+      "EISDIR",
+    ]);
+    expect(await addon.readFiles([])).toEqual([]);
+  });
+
+  it("of the kernel come whole, whatever pieces it hands out", async () => {
+    const maps = `/proc/${process.pid}/smaps`;
+    const [text = ""] = await addon.readFiles([maps]);
+    expect(String(text).length).toBeGreaterThan(65_536);
+    expect(String(text).match(/^Size:/gm)?.length).toBe(String(text).match(/^VmFlags:/gm)?.length);
+  });
+
+  it("refuse what is no list of paths", async () => {
+    await expect(addon.readFiles(["a\0b"])).rejects.toThrow("paths must be strings");
+  });
+});
+
+describe("descriptors of processes", () => {
+  it("are counted with the sockets among them, and a process that is gone has none", async () => {
+    const before = await addon.countDescriptors([process.pid]);
+    const [read, write] = addon.pipe(0);
+    const after = await addon.countDescriptors([process.pid]);
+    expect(after.descriptors - before.descriptors).toBe(2);
+    expect(after.sockets).toBe(before.sockets);
+    for (const fd of [read, write]) closeSync(fd);
+    expect(await addon.countDescriptors([2 ** 30])).toEqual({ descriptors: 0, sockets: 0 });
+    expect(await addon.countDescriptors([])).toEqual({ descriptors: 0, sockets: 0 });
+  });
+});

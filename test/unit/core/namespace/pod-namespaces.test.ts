@@ -1,6 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { mapText, toHostId } from "../../../../src/core/namespace/id-map.ts";
-import { planPodNamespaces, planReaper, planShm, planSysctls } from "../../../../src/core/namespace/pod-namespaces.ts";
+import {
+  planNetworkCounters,
+  planPodNamespaces,
+  planReaper,
+  planShm,
+  planSysctls,
+} from "../../../../src/core/namespace/pod-namespaces.ts";
 import { nsKind, podPin } from "../../../../src/core/plan-schema.ts";
 import { names, plainPod, position, userPod } from "../plan-fixtures.ts";
 
@@ -84,5 +90,18 @@ describe("id maps", () => {
   it("translate ids, and refuse those without a mapping", () => {
     expect([toHostId(0, mappings), toHostId(9, mappings), toHostId(12, mappings)]).toEqual([1000, 1009, 5002]);
     expect(() => toHostId(15, mappings)).toThrow(/no mapping/);
+  });
+});
+
+describe("network counters", () => {
+  it("are opened inside the pod's namespace, and sent back", () => {
+    expect(planNetworkCounters()).toEqual({
+      cloneKinds: 0,
+      plan: [
+        { op: "join-ns", slot: podPin.net, kind: nsKind.net },
+        { op: "open-host", out: 0, path: "/proc/self/net/dev" },
+        { op: "export", slot: 0 },
+      ],
+    });
   });
 });

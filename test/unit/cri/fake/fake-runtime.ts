@@ -5,13 +5,16 @@ import type { OciSpec } from "../../../../src/core/oci.ts";
 import type {
   AttachedStreams,
   AttachRequest,
+  CgroupMetrics,
   CgroupStats,
   ContainerExit,
   ContainerSpec,
   ContainerState,
+  DiskFacts,
   ExecRequest,
   ExecResult,
   ImageTree,
+  InterfaceCounters,
   Pod,
   PodSpec,
   Rootfs,
@@ -195,6 +198,11 @@ export class FakePod implements Pod {
     this.#world.cgroups.delete(cgroupsPath);
   }
 
+  async networkCounters(): Promise<readonly InterfaceCounters[] | undefined> {
+    await this.#world.called("networkCounters");
+    return this.#shim.spec.network === "host" ? undefined : this.#world.interfaces;
+  }
+
   async list(): Promise<readonly ContainerState[]> {
     await this.#world.called("list");
     return [...this.#shim.containers.values()].map((c) => ({
@@ -266,6 +274,8 @@ export class FakeRuntime implements Runtime {
   connected: (port: number) => Duplex = () => {
     throw new RuntimeError("internal", "the test does not connect");
   };
+  metricsOf: (path: string) => CgroupMetrics | undefined = () => undefined;
+  interfaces: readonly InterfaceCounters[] = [];
   statsOf: (path: string) => CgroupStats | undefined = () => undefined;
   dieOnSignal = true;
   dieOnKill = true;
@@ -345,6 +355,15 @@ export class FakeRuntime implements Runtime {
 
   async exitRecordOf(_spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {
     return this.exitRecords.get(containerId);
+  }
+
+  async metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined> {
+    await this.called("metrics");
+    return this.metricsOf(cgroupsPath);
+  }
+
+  async diskOf(): Promise<DiskFacts> {
+    return { device: "/dev/sda1", bytes: 1000n, inodes: 100n, inodesFree: 40n };
   }
 
   async stats(cgroupsPath: string): Promise<CgroupStats | undefined> {

@@ -1,0 +1,181 @@
+/** Statistics of containers and pods as a kubelet reads them, over the real daemon. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
+import { CriNode } from "../helpers/cri-node.ts";
+import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
+
+let node: CriNode;
+let before: Inventory;
+beforeAll(async () => {
+  before = takeInventory();
+  node = await CriNode.start();
+});
+afterAll(async () => {
+  await node[Symbol.asyncDispose]();
+  await expectNoLeaks(before);
+});
+
+const number = (wrapped: Message): number => Number(wrapped.value);
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+const forever = ["/bin/sleep", "1000"];
+const podStats = async (id: string): Promise<Message> =>
+  (await node.client.runtime("PodSandboxStats", { pod_sandbox_id: id })).stats;
+const containerStats = async (id: string): Promise<Message> =>
+  (await node.client.runtime("ContainerStats", { container_id: id })).stats;
+
+describe("ContainerStats", () => {
+  it("has CPU with its rate, memory against the limit, swap, pressure and the writable layer", async () => {
+    const pod = node.podConfig("numbers");
+    const podId = await node.runPod(pod);
+    const resources = { memory_limit_in_bytes: 64 << 20, cpu_period: 100_000, cpu_quota: 20_000 };
+    const script = "dd if=/dev/zero of=/big bs=1M count=3 2>/dev/null; while :; do :; done";
+    const id = await node.run(podId, pod, node.containerConfig("busy", ["/bin/sh", "-c", script], { linux: { resources } }));
+    const first = await containerStats(id);
+    await sleep(1500);
+    const second = await containerStats(id);
+    expect(second.attributes).toMatchObject({
+      id,
+      metadata: { name: "busy" },
+      labels: { "io.kubernetes.container.name": "busy" },
+    });
+    expect(BigInt(second.cpu.timestamp)).toBeGreaterThan(BigInt(first.cpu.timestamp));
+    expect(number(second.cpu.usage_core_nano_seconds)).toBeGreaterThan(number(first.cpu.usage_core_nano_seconds));
+    // A fifth of a core, measured on a machine that others use as well.
+    expect(number(second.cpu.usage_nano_cores)).toBeGreaterThan(20e6);
+    expect(number(second.cpu.usage_nano_cores)).toBeLessThan(400e6);
+    expect(Number(second.cpu.psi.Some.Total)).toBeGreaterThan(0);
+    expect(second.cpu.psi.Some.Avg10).toBeGreaterThanOrEqual(0);
+    expect(number(second.memory.working_set_bytes)).toBeGreaterThan(0);
+    expect(number(second.memory.working_set_bytes) + number(second.memory.available_bytes)).toBe(64 << 20);
+    expect(number(second.memory.usage_bytes)).toBeGreaterThanOrEqual(number(second.memory.working_set_bytes));
+    expect(second.memory.psi.Some).toBeDefined();
+    expect(second.io.psi.Full).toBeDefined();
+    expect(number(second.swap.swap_usage_bytes)).toBe(0);
+    // Measured in the background: the first answer may be from before the file.
+    for (let tries = 0; ; tries++) {
+      const { writable_layer } = await containerStats(id);
+      if (writable_layer !== null && number(writable_layer.used_bytes) >= 3 << 20) {
+        expect(writable_layer.fs_id.mountpoint).toBe(join(node.daemon.root, "containers"));
+        break;
+      }
+      if (tries > 60) throw new Error("the writable layer was never measured anew");
+      await sleep(250);
+    }
+    await node.removePod(podId);
+  });
+});
+
+describe("PodSandboxStats", () => {
+  it("has the pod's cgroup, its containers and, on the node's network, no interface", async () => {
+    const pod = node.podConfig("whole");
+    const podId = await node.runPod(pod);
+    const empty = await podStats(podId);
+    expect(empty.linux).toMatchObject({ network: null, containers: [] });
+    const ids = [await node.run(podId, pod, node.containerConfig("a", forever))];
+    ids.push(await node.run(podId, pod, node.containerConfig("b", ["/bin/sh", "-c", "sleep 1000 & sleep 1000"])));
+    const ended = await node.run(podId, pod, node.containerConfig("ended", ["/bin/true"]));
+    await node.exited(ended);
+    const { attributes, linux } = await podStats(podId);
+    expect(attributes).toMatchObject({ id: podId, metadata: { name: "whole", uid: pod.metadata.uid } });
+    expect(linux.containers.map((item: Message) => item.attributes.id).sort()).toEqual(ids.toSorted());
+    expect(number(linux.process.process_count)).toBe(3);
+    const own = linux.containers.map((item: Message) => number(item.cpu.usage_core_nano_seconds));
+    expect(number(linux.cpu.usage_core_nano_seconds)).toBeGreaterThanOrEqual(own[0] + own[1]);
+    expect(number(linux.memory.usage_bytes)).toBeGreaterThan(0);
+    expect(linux.io.psi.Some).toBeDefined();
+    expect(linux.network).toBeNull();
+    await node.client.runtime("StopPodSandbox", { pod_sandbox_id: podId });
+    expect(await failure(podStats(podId))).toMatchObject({ code: grpcStatus.UNAVAILABLE });
+    const { stats } = await node.client.runtime("ListPodSandboxStats", {});
+    expect(stats).toEqual([]);
+    await node.removePod(podId);
+    expect(await failure(podStats(podId))).toMatchObject({ code: grpcStatus.NOT_FOUND });
+  });
+
+  it("counts what goes over the pod's interfaces, with and without containers, also after a daemon restart", async () => {
+    node.enableNetwork("caissonst0", "10.211.57.0/24");
+    await networkReady();
+    const pod = node.podConfig("net", {
+      linux: { security_context: { namespace_options: { network: "POD", pid: "CONTAINER", ipc: "POD" } } },
+    });
+    const podId = await node.runPod(pod);
+    const bare = (await podStats(podId)).linux.network;
+    expect(bare.interfaces.map((item: Message) => item.name)).toEqual(["eth0"]);
+    expect(bare.default_interface).toEqual(bare.interfaces[0]);
+    const id = await node.run(podId, pod, node.containerConfig("main", forever));
+    const sent = 3 * 1400;
+    expect((await node.exec(id, ["/bin/ping", "-c", "3", "-s", "1400", "10.211.57.1"])).exitCode).toBe(0);
+    const { network } = (await podStats(podId)).linux;
+    const main = network.default_interface;
+    expect(number(main.tx_bytes) - number(bare.default_interface.tx_bytes)).toBeGreaterThan(sent);
+    expect(number(main.rx_bytes) - number(bare.default_interface.rx_bytes)).toBeGreaterThan(sent);
+    expect([number(main.rx_errors), number(main.tx_errors)]).toEqual([0, 0]);
+    // The same that a process of the pod sees.
+    const { stdout } = await node.exec(id, ["/bin/cat", "/sys/class/net/eth0/statistics/tx_bytes"]);
+    expect(Number(stdout)).toBeGreaterThanOrEqual(number(main.tx_bytes));
+
+    await node.daemon.kill("SIGKILL");
+    await node.daemon.launch();
+    const after = (await podStats(podId)).linux.network.default_interface;
+    expect(number(after.tx_bytes)).toBeGreaterThanOrEqual(number(main.tx_bytes));
+    await node.removePod(podId);
+  });
+
+  it("works in a pod with a user namespace", async () => {
+    const mapping = [{ host_id: 200_000, container_id: 0, length: 65_536 }];
+    const pod = node.podConfig("userns", {
+      linux: {
+        security_context: {
+          namespace_options: {
+            network: "POD",
+            pid: "CONTAINER",
+            ipc: "POD",
+            userns_options: { mode: "POD", uids: mapping, gids: mapping },
+          },
+        },
+      },
+    });
+    const podId = await node.runPod(pod);
+    expect((await podStats(podId)).linux.network.interfaces.map((item: Message) => item.name)).toEqual(["eth0"]);
+    await node.removePod(podId);
+  });
+});
+
+describe("the statistics of many containers in one call", () => {
+  it("read each file once, and start nothing", async () => {
+    const pods = await Promise.all(
+      ["m1", "m2", "m3", "m4"].map(async (name) => {
+        const pod = node.podConfig(name);
+        const podId = await node.runPod(pod);
+        for (const container of ["a", "b", "c", "d", "e"]) await node.run(podId, pod, node.containerConfig(container, forever));
+        return podId;
+      }),
+    );
+    const reads = (): number =>
+      Number(/^syscr: (\d+)$/m.exec(readFileSync(`/proc/${node.daemon.pid}/io`, "utf8"))?.[1] ?? Number.NaN);
+    await node.client.runtime("ListContainerStats", {});
+    // Writable layers are measured by now.
+    await sleep(500);
+    const began = reads();
+    const { stats } = await node.client.runtime("ListContainerStats", {});
+    const cost = reads() - began;
+    expect(stats).toHaveLength(20);
+    for (const item of stats) expect(number(item.memory.working_set_bytes)).toBeGreaterThan(0);
+    // Ten files each (memory.stat is long: the kernel is asked for its end too), and some reads of the daemon's own sockets.
+    expect(cost).toBeLessThan(20 * 11 + 40);
+    const all = await node.client.runtime("ListPodSandboxStats", {});
+    expect(all.stats).toHaveLength(4);
+    expect(all.stats.flatMap((item: Message) => item.linux.containers)).toHaveLength(20);
+    await Promise.all(pods.map((podId) => node.removePod(podId)));
+  });
+});
+
+async function networkReady(): Promise<void> {
+  for (const until = Date.now() + 5000; ; await sleep(20)) {
+    const { status } = await node.client.runtime("Status", {});
+    if (status.conditions.find((condition: Message) => condition.type === "NetworkReady").status) return;
+    if (Date.now() > until) throw new Error("the network never became ready");
+  }
+}
