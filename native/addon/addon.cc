@@ -23,6 +23,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::denySyscalls>(exports, "denySyscalls");
 	put<caisson::pipe>(exports, "pipe");
 	put<caisson::duplicate>(exports, "duplicate");
+	put<caisson::eventfd>(exports, "eventfd");
+	put<caisson::resizeTerminal>(exports, "resizeTerminal");
 	put<caisson::sealedMemfd>(exports, "sealedMemfd");
 	put<caisson::close>(exports, "close");
 	put<caisson::umount2>(exports, "umount2");

@@ -22,6 +22,8 @@ void denySyscalls(const Napi::CallbackInfo& info);
 
 Napi::Value pipe(const Napi::CallbackInfo& info);
 Napi::Value duplicate(const Napi::CallbackInfo& info);
+Napi::Value eventfd(const Napi::CallbackInfo& info);
+void resizeTerminal(const Napi::CallbackInfo& info);
 Napi::Value sealedMemfd(const Napi::CallbackInfo& info);
 void close(const Napi::CallbackInfo& info);
 Napi::Value umount2(const Napi::CallbackInfo& info);

@@ -1,5 +1,7 @@
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -94,6 +96,23 @@ Napi::Value duplicate(const Napi::CallbackInfo& info)
 	if (copy < 0)
 		throw nativeError(info.Env(), errno, "fcntl(F_DUPFD_CLOEXEC)");
 	return Napi::Number::New(info.Env(), copy);
+}
+
+Napi::Value eventfd(const Napi::CallbackInfo& info)
+{
+	const int fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		throw nativeError(info.Env(), errno, "eventfd");
+	return Napi::Number::New(info.Env(), fd);
+}
+
+void resizeTerminal(const Napi::CallbackInfo& info)
+{
+	winsize size{};
+	size.ws_row = static_cast<unsigned short>(toInt(info[1], "rows must be a number"));
+	size.ws_col = static_cast<unsigned short>(toInt(info[2], "cols must be a number"));
+	if (ioctl(toInt(info[0], "fd must be a descriptor"), TIOCSWINSZ, &size) < 0)
+		throw nativeError(info.Env(), errno, "ioctl(TIOCSWINSZ)");
 }
 
 Napi::Value sealedMemfd(const Napi::CallbackInfo& info)

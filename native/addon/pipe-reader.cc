@@ -60,7 +60,7 @@ Napi::Value readPipe(const Napi::CallbackInfo& info)
 	auto reader = std::make_shared<Reader>(env);
 	reader->onData = Napi::Persistent(toFunction(info[1], "onData must be a function"));
 	reader->onEnd = Napi::Persistent(toFunction(info[2], "onEnd must be a function"));
-	reader->poll = Poll::open(env, std::move(fd), UV_READABLE, false, [env, reader](int, int) { readOnce(env, *reader); });
+	reader->poll = Poll::open(env, std::move(fd), UV_READABLE, info[3].ToBoolean(), [env, reader](int, int) { readOnce(env, *reader); });
 
 	Napi::Object handle = Napi::Object::New(env);
 	handle.Set("close", Napi::Function::New(env, [reader](const Napi::CallbackInfo&) { reader->end(); }, "close"));

@@ -25,11 +25,11 @@ class Connection {
 public:
 	explicit Connection(Napi::Env env) : env_(env), context_(env, "caisson:seqpacket") {}
 
-	void start(Fd socket, Napi::Function onPacket, Napi::Function onClose, const std::shared_ptr<Connection>& self)
+	void start(Fd socket, Napi::Function onPacket, Napi::Function onClose, bool background, const std::shared_ptr<Connection>& self)
 	{
 		onPacket_ = Napi::Persistent(onPacket);
 		onClose_ = Napi::Persistent(onClose);
-		poll_ = Poll::open(env_, std::move(socket), UV_READABLE, false, [self](int, int events) { self->onEvents(events); });
+		poll_ = Poll::open(env_, std::move(socket), UV_READABLE, background, [self](int, int events) { self->onEvents(events); });
 	}
 	void send(std::span<const uint8_t> packet, const std::vector<int>& fds);
 	void onWritable(Napi::Function callback);
@@ -237,7 +237,7 @@ Napi::Value seqpacketConnect(const Napi::CallbackInfo& info)
 	const Napi::Function onPacket = toFunction(info[2], "onPacket must be a function");
 	const Napi::Function onClose = toFunction(info[3], "onClose must be a function");
 	auto connection = std::make_shared<Connection>(env);
-	connection->start(connectTo(env, dir, name), onPacket, onClose, connection);
+	connection->start(connectTo(env, dir, name), onPacket, onClose, info[4].ToBoolean(), connection);
 
 	Napi::Object handle = Napi::Object::New(env);
 	handle.Set("send", Napi::Function::New(env, [connection](const Napi::CallbackInfo& call) {

@@ -264,6 +264,20 @@ void handle_exec_kill(struct request *request)
 	reply_ok(request->client, request->id, 0);
 }
 
+void handle_exec_adopt(struct request *request)
+{
+	const struct wire_value *value = request->value;
+	struct task *task = exec_find(value[MSG_EXEC_ADOPT_ID].str, value[MSG_EXEC_ADOPT_EXEC_ID].str);
+
+	if (task == NULL || task->sid == 0 || task->timed_out) {
+		reply_failed(request->client, request->id, ESRCH, PLAN_NO_OP, "no such exec is running");
+		return;
+	}
+	task->client = NULL;
+	task->adopted = 1;
+	reply_ok(request->client, request->id, 0);
+}
+
 int exec_console(const char *id, const char *exec_id)
 {
 	struct task *task = exec_find(id, exec_id);

@@ -78,6 +78,7 @@ static const struct {
 	{ MSG_START, handle_start },
 	{ MSG_EXEC, handle_exec },
 	{ MSG_EXEC_KILL, handle_exec_kill },
+	{ MSG_EXEC_ADOPT, handle_exec_adopt },
 	{ MSG_SIGNAL, handle_signal },
 	{ MSG_REOPEN_LOG, handle_reopen_log },
 	{ MSG_LIST, handle_list },

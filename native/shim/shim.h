@@ -196,7 +196,7 @@ struct task {
 	uint8_t doomed;          /* killed by us before its plan was through; successors die too */
 	uint8_t timed_out, barrier_waits, makes_reaper;
 	uint8_t was_live;        /* when it ended */
-	uint8_t adopted;         /* taken over at a re-exec: every client hears of its end */
+	uint8_t adopted;         /* of no client, or taken over at a re-exec: every client hears of its end */
 	uint32_t barrier, request, status;
 	struct client *client;   /* who waits; NULL once answered or gone */
 	struct container *container;
@@ -415,6 +415,7 @@ void handle_continue(struct request *request);
 void handle_start(struct request *request);
 void handle_exec(struct request *request);
 void handle_exec_kill(struct request *request);
+void handle_exec_adopt(struct request *request);
 void handle_signal(struct request *request);
 void handle_reopen_log(struct request *request);
 void handle_list(struct request *request);

@@ -1,9 +1,8 @@
 /** The Runtime on this machine. */
-import { access, mkdir, readFile, stat, statfs } from "node:fs/promises";
+import { access, mkdir, stat, statfs } from "node:fs/promises";
 import { release } from "node:os";
 import { dirname, join } from "node:path/posix";
 import { setTimeout as sleep } from "node:timers/promises";
-import { errnoName, RuntimeError, wrapError } from "../lib/errors.ts";
 import { makeStateDirectory } from "../lib/state-files.ts";
 import { Undo } from "../lib/undo.ts";
 import { addon } from "../native/addon.ts";
@@ -25,6 +24,7 @@ import type { CgroupMetrics, CgroupStats, ContainerExit, DiskFacts, Pod, PodSpec
 import { connectShim } from "./shim/connect.ts";
 import { ProcessHandle } from "./shim/process-handle.ts";
 import { loadShimImage, type ShimImage, startShim } from "./shim/start.ts";
+import { readShimIdentity } from "./shim-identity.ts";
 import { type Connect, type LinkOptions, ShimLink, type StartShim } from "./shim-link.ts";
 
 export interface HostRuntimeOptions {
@@ -237,21 +237,6 @@ const killSignal = 9;
 
 function nowNs(): bigint {
   return BigInt(Date.now()) * 1_000_000n;
-}
-
-/** What the shim wrote about itself; undefined: it never started, or before the last boot. */
-async function readShimIdentity(runDir: string): Promise<ProcessIdentity | undefined> {
-  const path = join(runDir, "shim.json");
-  try {
-    const [text, bootId] = await Promise.all([readFile(path, "utf8"), readFile("/proc/sys/kernel/random/boot_id", "utf8")]);
-    const told = JSON.parse(text) as { pid?: unknown; startTicks?: unknown; bootId?: unknown };
-    if (told.bootId !== bootId.trim() || typeof told.pid !== "number" || typeof told.startTicks !== "number") return undefined;
-    return { pid: told.pid, startTicks: BigInt(told.startTicks) };
-  } catch (error) {
-    if (errnoName(error) === "ENOENT") return undefined;
-    if (error instanceof SyntaxError) throw new RuntimeError("data_loss", `${path} is damaged`, { path }, error);
-    throw wrapError(`${path} cannot be read`, error);
-  }
 }
 
 /** A helper that is just dying refuses connections a moment before its end can be seen. */

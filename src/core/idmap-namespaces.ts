@@ -14,7 +14,7 @@ export class IdmapNamespaces implements Disposable {
   readonly #shim: Shim;
   readonly #signal: AbortSignal;
 
-  constructor(pod: PodSpec, shim: Shim, signal: AbortSignal) {
+  constructor(pod: Pick<PodSpec, "user">, shim: Shim, signal: AbortSignal) {
     this.#shim = shim;
     this.#signal = signal;
     if (pod.user !== null) this.#slots.set(keyOf(pod.user.uid, pod.user.gid), podPin.user);

@@ -37,6 +37,7 @@ export class ShimLink {
   #early: ContainerExit[] = [];
   #exitListener: ((exit: ContainerExit) => void) | undefined;
   #lostListener: (() => void) | undefined;
+  #oomListener: ((containerId: string, count: bigint) => void) | undefined;
   #shim: Shim | undefined;
   #reconnecting: Promise<void> = Promise.resolve();
   #ending = false;
@@ -62,6 +63,7 @@ export class ShimLink {
     let target: ShimListeners | undefined;
     const { shim, process } = await start({
       onExit: (exit) => target?.onExit(exit),
+      onOom: (containerId, count) => target?.onOom?.(containerId, count),
       onLost: (error) => target?.onLost(error),
     });
     const link = new ShimLink(process, options);
@@ -85,6 +87,11 @@ export class ShimLink {
   onExit(listener: (exit: ContainerExit) => void): void {
     this.#exitListener = listener;
     for (const exit of this.#early.splice(0)) listener(exit);
+  }
+
+  /** Kernel OOM kills in a container since its start, as often as the number grows while this connection lasts. */
+  onOom(listener: (containerId: string, count: bigint) => void): void {
+    this.#oomListener = listener;
   }
 
   onLost(listener: () => void): void {
@@ -120,6 +127,7 @@ export class ShimLink {
         if (this.#exitListener === undefined) this.#early.push(exit);
         else this.#exitListener(exit);
       },
+      onOom: (containerId, count) => this.#oomListener?.(containerId, count),
       onLost: (error) => {
         this.#reconnecting = this.#reconnect(error);
       },

@@ -3,10 +3,11 @@
  * (CVE-2024-40635), the primary group is one of the additional groups (CVE-2022-36109, CVE-2023-25173), and the image's files are read
  * through the rooted, bounded reader (CVE-2024-9676, CVE-2025-4437).
  */
+
+import { type GroupEntry, type PasswdEntry, parseGroup, parsePasswd } from "../core/process/user-database.ts";
 import type { Rootfs } from "../core/runtime.ts";
 import { type LinuxContainerSecurityContext, SupplementalGroupsPolicy } from "../gen/cri/v1/api.ts";
 import { invalid, quoted } from "./translate-check.ts";
-import { type GroupEntry, type PasswdEntry, parseGroup, parsePasswd } from "./user-database.ts";
 
 export interface ResolvedUser {
   readonly uid: number;

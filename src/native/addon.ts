@@ -113,15 +113,17 @@ export const addon: Addon = {
   pidfdOpen: (pid) => call(`process ${pid}`, (native) => native.pidfdOpen(pid)),
   pidfdSignal: (pidfd, signal) => call("", (native) => native.pidfdSignal(pidfd, signal)),
   killGroup: (pgid, signal) => call(`process group ${pgid}`, (native) => native.killGroup(pgid, signal)),
-  seqpacketConnect: (dirFd, name, onPacket, onClose) =>
-    call(name, (native) => connection(native.seqpacketConnect(dirFd, name, onPacket, onClose))),
-  readPipe: (fd, onData, onEnd) => call("a pipe", (native) => native.readPipe(fd, onData, onEnd)),
+  seqpacketConnect: (dirFd, name, onPacket, onClose, background = false) =>
+    call(name, (native) => connection(native.seqpacketConnect(dirFd, name, onPacket, onClose, background))),
+  readPipe: (fd, onData, onEnd, background = false) => call("a pipe", (native) => native.readPipe(fd, onData, onEnd, background)),
   writePipe: (fd) => call("a pipe", (native) => writer(native.writePipe(fd))),
   openat2: (dirFd, path, flags, mode, resolve) =>
     call(JSON.stringify(path), (native) => native.openat2(dirFd, path, flags, mode, resolve)),
   denySyscalls: (names) => load().denySyscalls(names),
   pipe: (sizeBytes) => call("a pipe", (native) => native.pipe(sizeBytes)),
   duplicate: (fd) => call(`descriptor ${fd}`, (native) => native.duplicate(fd)),
+  eventfd: () => call("an event counter", (native) => native.eventfd()),
+  resizeTerminal: (fd, rows, cols) => call("a terminal", (native) => native.resizeTerminal(fd, rows, cols)),
   sealedMemfd: (name, content, executable) => call(name, (native) => native.sealedMemfd(name, content, executable)),
   close: (fd) => call(`descriptor ${fd}`, (native) => native.close(fd)),
   umount2: (path, flags) => callAsync(path, (native) => native.umount2(path, flags)),

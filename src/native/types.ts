@@ -98,19 +98,20 @@ export interface Addon {
   /** kill(2) on a process group. */
   killGroup(pgid: number, signal: number): void;
 
-  /** Connects to dirFd's entry `name` (through /proc/self/fd, so that long paths work). */
+  /** Connects to dirFd's entry `name` (through /proc/self/fd, so that long paths work). With `background` it keeps this process not alive. */
   seqpacketConnect(
     dirFd: number,
     name: string,
     onPacket: (packet: Buffer, fds: number[]) => void,
     onClose: (errno: number) => void,
+    background?: boolean,
   ): SeqpacketConnection;
 
   /**
    * Reads a pipe until its end, in chunks of at most 64 KiB. Takes the descriptor, also when it throws. `onEnd` is called once, with
-   * errno 0 at the end of the data.
+   * errno 0 at the end of the data. With `background` it keeps this process not alive.
    */
-  readPipe(fd: number, onData: (chunk: Buffer) => void, onEnd: (errno: number) => void): PipeReader;
+  readPipe(fd: number, onData: (chunk: Buffer) => void, onEnd: (errno: number) => void, background?: boolean): PipeReader;
   /** Makes the descriptor non-blocking and takes it, also when it throws. */
   writePipe(fd: number): PipeWriter;
 
@@ -121,6 +122,10 @@ export interface Addon {
   /** [read end, write end]; size 0: the default pipe buffer. */
   pipe(sizeBytes: number): [number, number];
   duplicate(fd: number): number;
+  /** Non-blocking, counter 0; readPipe reads its 8 bytes at a time. */
+  eventfd(): number;
+  /** Through either end of a pseudo-terminal. */
+  resizeTerminal(fd: number, rows: number, cols: number): void;
   /** A memfd with these bytes, sealed against any change; the descriptor is read-only. */
   sealedMemfd(name: string, content: Uint8Array, executable: boolean): number;
   close(fd: number): void;

@@ -53,6 +53,13 @@ async function freeze(place: CgroupPlace, frozen: boolean): Promise<void> {
   else if (place.unified !== undefined) await writeCgroupFile(`${place.unified}/cgroup.freeze`, frozen ? "1" : "0");
 }
 
+/** Pids of a cgroup and of all below it; 0, a process of another PID namespace, is left out. */
+export async function processesIn(directory: string): Promise<readonly number[]> {
+  const pids = new Set<number>();
+  await collect(directory, pids);
+  return [...pids].toSorted((a, b) => a - b);
+}
+
 /** Pids of a cgroup and of all below it. */
 async function collect(directory: string, pids: Set<number>): Promise<void> {
   const text = await readCgroupFile(`${directory}/cgroup.procs`);

@@ -58,14 +58,14 @@ export interface HierarchyMounts {
 }
 
 export function hierarchyMounts(hierarchies: Hierarchies, place: CgroupPlace): HierarchyMounts {
-  const names = hierarchies.v1.map(({ mountPoint }) => basename(mountPoint));
+  const names = hierarchies.v1.map(({ name, mountPoint }) => name ?? basename(mountPoint));
   const unified = hierarchies.unified;
   return {
     entries: [
       ...place.v1.map(({ directory }, at) => ({ name: names[at] ?? "", hostPath: directory })),
       ...(unified === undefined || place.unified === undefined
         ? []
-        : [{ name: basename(unified.mountPoint), hostPath: place.unified }]),
+        : [{ name: basename(unified.root ?? unified.mountPoint), hostPath: place.unified }]),
     ],
     links: hierarchies.v1.flatMap(({ controllers }, at) =>
       controllers

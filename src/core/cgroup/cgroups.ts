@@ -5,7 +5,8 @@ import { addon } from "../../native/addon.ts";
 import type { OciResources } from "../oci.ts";
 import type { CgroupMetrics, CgroupStats } from "../runtime.ts";
 import { readCgroupFile, readCgroupFiles, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
-import { killEverything } from "./cgroup-kill.ts";
+import { isFrozen, setFrozen } from "./cgroup-freezer.ts";
+import { killEverything, processesIn } from "./cgroup-kill.ts";
 import { makeEverywhere } from "./cgroup-make.ts";
 import { type MetricsSources, readMetrics } from "./cgroup-metrics.ts";
 import { cleanCgroupPath } from "./cgroup-path.ts";
@@ -67,7 +68,7 @@ export class Cgroups {
       oomPath: oomPathOf(this.hierarchies, place),
       mounts: hierarchyMounts(this.hierarchies, place),
       devices: directoryOf(this.hierarchies, place, "devices"),
-      unifiedRoot: this.hierarchies.unified?.mountPoint ?? "",
+      unifiedRoot: this.hierarchies.unified?.root ?? this.hierarchies.unified?.mountPoint ?? "",
     };
   }
 
@@ -108,6 +109,33 @@ export class Cgroups {
     if (removed.every((gone) => gone)) return;
     await this.kill(path, signal);
     await this.remove(path, signal);
+  }
+
+  /** Whether it is frozen itself, and not only as a part of a frozen ancestor. */
+  async frozen(path: string): Promise<boolean> {
+    return await isFrozen(this.#place(path));
+  }
+
+  /** Freezes it or lets it go on; resolves when that is so. When freezing fails nothing stays frozen. */
+  async setFrozen(path: string, frozen: boolean, signal: AbortSignal): Promise<void> {
+    await setFrozen(this.#place(path), frozen, signal);
+  }
+
+  /** Pids in it and below it as this process sees them; empty when it is missing. */
+  async processes(path: string): Promise<readonly number[]> {
+    const place = this.#place(path);
+    const reference = directoryOf(this.hierarchies, place, "devices")?.directory ?? directoriesOf(place)[0];
+    return reference === undefined ? [] : await processesIn(reference);
+  }
+
+  /** By hierarchyKey, "" for v2. */
+  directories(path: string): ReadonlyMap<string, string> {
+    const place = this.#place(path);
+    const unified: readonly [string, string][] = place.unified === undefined ? [] : [["", place.unified]];
+    return new Map([
+      ...place.v1.map(({ controllers, directory }): [string, string] => [controllers.join(","), directory]),
+      ...unified,
+    ]);
   }
 
   async kill(path: string, signal: AbortSignal): Promise<void> {

@@ -1,18 +1,62 @@
 /** Which cgroup controllers this machine has, and where: v1, v2, or both side by side. */
+import { basename } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 
 /** One mounted v1 hierarchy. */
 export interface Hierarchy {
   /** Without options; a named hierarchy is "name=systemd". */
   readonly controllers: readonly string[];
+  /** Where paths begin: the mount point, or a cgroup below it that paths are relative to. */
   readonly mountPoint: string;
+  /** Last component of the real mount point, where that is not where paths begin. */
+  readonly name?: string;
 }
 
 export interface Hierarchies {
   readonly version: "v1" | "v2" | "hybrid";
   /** In the order of the mount table. */
   readonly v1: readonly Hierarchy[];
-  readonly unified: { readonly mountPoint: string; readonly controllers: ReadonlySet<string> } | undefined;
+  readonly unified: UnifiedHierarchy | undefined;
+}
+
+export interface UnifiedHierarchy {
+  readonly mountPoint: string;
+  readonly controllers: ReadonlySet<string>;
+  /** The real mount point, where that is not where paths begin. */
+  readonly root?: string;
+}
+
+/** What a hierarchy is called in /proc/PID/cgroup; "" is v2. */
+export function hierarchyKey({ controllers }: Pick<Hierarchy, "controllers">): string {
+  return controllers.join(",");
+}
+
+/** The same hierarchies with paths that begin at these cgroups, by hierarchyKey (v2: ""). */
+export function hierarchiesBelow(hierarchies: Hierarchies, cgroups: ReadonlyMap<string, string>): Hierarchies {
+  const at = (key: string, mountPoint: string) => mountPoint + (cgroups.get(key) ?? "").replace(/\/+$/, "");
+  const { unified } = hierarchies;
+  return {
+    version: hierarchies.version,
+    v1: hierarchies.v1.map((hierarchy) => ({
+      controllers: hierarchy.controllers,
+      mountPoint: at(hierarchyKey(hierarchy), hierarchy.mountPoint),
+      name: basename(hierarchy.mountPoint),
+    })),
+    unified:
+      unified === undefined
+        ? undefined
+        : { controllers: unified.controllers, mountPoint: at("", unified.mountPoint), root: unified.mountPoint },
+  };
+}
+
+/** The cgroups in the text of /proc/PID/cgroup, by hierarchyKey. */
+export function parseOwnCgroups(text: string): ReadonlyMap<string, string> {
+  const paths = new Map<string, string>();
+  for (const line of text.split("\n")) {
+    const [, controllers, path] = /^[0-9]+:([^:]*):(\/.*)$/.exec(line) ?? [];
+    if (controllers !== undefined && path !== undefined) paths.set(controllers, path);
+  }
+  return paths;
 }
 
 /** Words in the options of a v1 mount that are no controllers. */

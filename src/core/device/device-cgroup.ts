@@ -5,14 +5,21 @@ import { addon } from "../../native/addon.ts";
 import { openFlag } from "../../native/constants.ts";
 import type { OciDeviceRule } from "../oci.ts";
 import { deviceProgram } from "./device-program.ts";
-import { type DeviceWrite, deviceRules, deviceWritesV1 } from "./device-rules.ts";
+import { type DeviceRule, type DeviceWrite, deviceRules, deviceWritesV1 } from "./device-rules.ts";
 
 /** Before any process is in the cgroup. A machine without the v1 controller and without v2 has no device control at all. */
 export function applyDeviceRules(
   place: { readonly version: 1 | 2; readonly directory: string },
   asked: readonly OciDeviceRule[],
 ): void {
-  const rules = deviceRules(asked);
+  setDeviceRules(place, deviceRules(asked));
+}
+
+/** Exactly these rules, over "deny everything". */
+export function setDeviceRules(
+  place: { readonly version: 1 | 2; readonly directory: string },
+  rules: readonly DeviceRule[],
+): void {
   try {
     if (place.version === 1) writeRules(place.directory, deviceWritesV1(rules));
     else attachProgram(place.directory, deviceProgram(rules));

@@ -39,10 +39,11 @@ function rule(type: "b" | "c", major: number | null, minor: number | null, acces
 
 /** The rules in force for a container, in order. */
 export function deviceRules(asked: readonly OciDeviceRule[]): readonly DeviceRule[] {
-  return [...asked.map(complete), ...always];
+  return [...asked.map(completeRule), ...always];
 }
 
-function complete(asked: OciDeviceRule): DeviceRule {
+/** The rule with nothing left open. */
+export function completeRule(asked: OciDeviceRule): DeviceRule {
   const access = asked.access ?? "rwm";
   if (!/^[rwm]*$/.test(access)) {
     throw new RuntimeError("invalid_argument", `device access ${JSON.stringify(access)} may only contain r, w and m`);

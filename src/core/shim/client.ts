@@ -54,7 +54,7 @@ export class ShimClient {
   #ended: RuntimeError | undefined;
 
   /** dirFd: the pod's directory, used during the call only. Fails with ENOENT or ECONNREFUSED when no shim listens. */
-  constructor(podId: string, dirFd: number, socketName: string, listeners: ClientListeners) {
+  constructor(podId: string, dirFd: number, socketName: string, listeners: ClientListeners, background = false) {
     this.#podId = podId;
     this.#listeners = listeners;
     this.#connection = addon.seqpacketConnect(
@@ -62,6 +62,7 @@ export class ShimClient {
       socketName,
       (bytes, fds) => this.#receive(bytes, fds),
       (errno) => this.#end(errno === 0 ? "it closed the connection" : errnoText(errno), errno),
+      background,
     );
     this.#queue = new SendQueue(this.#connection, (error) => this.#fail(error));
   }

@@ -2,7 +2,7 @@ import { closeSync, openSync } from "node:fs";
 import { RuntimeError, wrapError } from "../../lib/errors.ts";
 import { openFlag } from "../../native/constants.ts";
 import type { ProcessIdentity } from "../runtime.ts";
-import { closeAll, ShimClient } from "./client.ts";
+import { closeAll, ShimClient, type ShimEvent } from "./client.ts";
 import type { RecordOfMessage } from "./codec.ts";
 import { ShimEvents, type ShimListeners } from "./events.ts";
 import { requestFailure } from "./failure.ts";
@@ -18,6 +18,8 @@ export interface ConnectOptions {
   readonly expected: ProcessIdentity | null;
   /** Exits that nobody has acknowledged come right after the answer to the hello. */
   readonly listeners: ShimListeners;
+  /** The connection keeps this process not alive. */
+  readonly background?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -55,10 +57,11 @@ function open(options: ConnectOptions, events: ShimEvents): ShimClient {
   let dirFd = -1;
   try {
     dirFd = openSync(runDir, openFlag.path | openFlag.directory);
-    return new ShimClient(podId, dirFd, socketName, {
-      onEvent: (event) => events.dispatch(event),
-      onLost: (error) => events.lost(error),
-    });
+    const listeners = {
+      onEvent: (event: ShimEvent) => events.dispatch(event),
+      onLost: (error: RuntimeError) => events.lost(error),
+    };
+    return new ShimClient(podId, dirFd, socketName, listeners, options.background);
   } catch (error) {
     const cause = wrapError(`no shim answers for pod ${podId}`, error);
     const errno = error instanceof Error && "errno" in error && typeof error.errno === "number" ? Math.abs(error.errno) : 0;

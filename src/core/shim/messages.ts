@@ -132,4 +132,6 @@ export const messageSchemas = {
   resize: message(33, { id: "str", execId: "str", rows: "u32", cols: "u32" }),
   /** Descriptors: the client's stdin source, stdout and stderr sinks, as flags bits 0 to 2 say. */
   attach: message(34, { id: "str", flags: "u32" }),
+  /** A started exec no longer belongs to the client that asked: it outlives that one, and every client hears of its end. */
+  "exec-adopt": message(35, { id: "str", execId: "str" }),
 } as const satisfies Record<string, MessageSchema>;

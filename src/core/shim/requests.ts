@@ -28,6 +28,8 @@ export interface CreateRequest {
   readonly deadlineMs: number;
   readonly signal?: AbortSignal | undefined;
   readonly onBarrier?: (number: number, pid: number) => Promise<void>;
+  /** Takes what the plan exports, in plan order; without it that is closed. */
+  readonly onExports?: (fds: readonly number[]) => void;
 }
 
 export interface ExecRequest {

@@ -24,7 +24,7 @@ export type ContainerRecord = RecordOfMessage<"container-state">;
 const answerMs = 10_000;
 const killSignal = 9;
 /** Requests whose answer brings descriptors for the caller. */
-const handsOver: ReadonlySet<MessageName> = new Set(["run", "exec"]);
+const handsOver: ReadonlySet<MessageName> = new Set(["run", "create", "exec"]);
 
 /** A pod's shim as it answered our hello: typed requests, failures as sentences. Made by connect.ts. */
 export class Shim {
@@ -91,6 +91,7 @@ export class Shim {
         what,
         explain: (failure) => planFailure(what, request.plan, failure),
       });
+      giveExports(request, reply.fds);
       return { pid: reply.record.pid, startTicks: reply.record.startTicks };
     } catch (error) {
       /* Given up by us, not by the shim: it may be at a barrier, or park in a moment. */
@@ -132,6 +133,15 @@ export class Shim {
   /** Signals the whole session of an exec; one that has ended is no error. */
   execKill(id: string, execId: string, signal: number): void {
     this.#client.post("exec-kill", { id, execId, signal });
+  }
+
+  /** Lets a running exec outlive this connection. One that has ended meanwhile is no error. */
+  async execAdopt(id: string, execId: string): Promise<void> {
+    try {
+      await this.#confirm("exec-adopt", { id, execId }, `exec in container ${id}`);
+    } catch (error) {
+      if (!isErrno(error, "ESRCH")) throw error;
+    }
   }
 
   /** A container that has ended is no error. */
@@ -258,6 +268,11 @@ export class Shim {
       `${request.what}: the shim answered ${request.name} with ${reply.name}, expected ${answer}`,
     );
   }
+}
+
+function giveExports({ onExports }: Pick<CreateRequest, "onExports">, fds: number[]): void {
+  if (onExports === undefined) closeAll(fds.splice(0));
+  else onExports(fds);
 }
 
 /** Errors that failure.ts made carry `detail`: the shim has already undone its part. */

@@ -34,6 +34,8 @@ export interface StartOptions {
   readonly stderrFd: number | null;
   readonly env: readonly string[];
   readonly listeners: ShimListeners;
+  /** As in ConnectOptions. */
+  readonly background?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -55,7 +57,8 @@ export async function startShim(options: StartOptions): Promise<StartedShim> {
   const [readFd, process] = spawnShim(options);
   try {
     await awaitReady(readFd, options);
-    const shim = await connectShim({ podId, runDir, expected: process.identity, listeners, signal });
+    const { background = false } = options;
+    const shim = await connectShim({ podId, runDir, expected: process.identity, listeners, background, signal });
     return { shim, process };
   } catch (error) {
     process.kill(killSignal);
