@@ -1,0 +1,122 @@
+/** What a container is, in libcontainer's terms. Everything but the root is optional: what is not given is shared with the caller. */
+import type { OciCapabilities, OciIdMapping, OciResources, OciRlimit, OciSeccomp } from "../oci.ts";
+
+export type NamespaceType = "user" | "ipc" | "uts" | "net" | "pid" | "mnt" | "cgroup" | "time";
+
+export interface Namespace {
+  readonly type: NamespaceType;
+  /** A namespace file to join; without it a new one is made. */
+  readonly path?: string;
+}
+
+export interface Mount {
+  readonly source?: string;
+  /** In the container. */
+  readonly destination: string;
+  /** Kind of file system; "bind" for binds. */
+  readonly device?: string;
+  /** Mount options as mount(8) writes them: "nosuid", "rbind", "rprivate", "rro", "tmpcopyup". */
+  readonly flags?: readonly string[];
+  /** Options of the file system: "mode=755,size=64k". */
+  readonly data?: string;
+  /** For a bind: ids of the source as the container sees them. */
+  readonly uidMappings?: readonly OciIdMapping[];
+  readonly gidMappings?: readonly OciIdMapping[];
+}
+
+/** A device node, or a rule about devices, or both: a rule alone has no path. */
+export interface Device {
+  readonly type: "a" | "c" | "b" | "p";
+  readonly path?: string;
+  /** -1 is every number, in rules only. */
+  readonly major: number;
+  readonly minor: number;
+  /** Subset of "rwm". */
+  readonly permissions?: string;
+  readonly allow?: boolean;
+  /** Permission bits; 0666 when absent. */
+  readonly fileMode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+export interface Resources extends Omit<OciResources, "devices"> {
+  /** Rules, over "deny everything". */
+  readonly devices?: readonly Device[];
+}
+
+/** Where the container's processes are accounted: `path`, or `name` below `parent`. */
+export interface CgroupConfig {
+  readonly name?: string;
+  readonly parent?: string;
+  /** From the hierarchy's root; relative: below the caller's own cgroup. */
+  readonly path?: string;
+  readonly resources?: Resources;
+}
+
+export interface TimeOffset {
+  readonly secs: number;
+  readonly nanosecs?: number;
+}
+
+export interface Config {
+  /** Existing directory, absolute, no symlink. */
+  readonly rootfs: string;
+  readonly readonlyfs?: boolean;
+  /** "slave" when absent. */
+  readonly rootPropagation?: string;
+  readonly mounts?: readonly Mount[];
+  /** Nodes to make; entries without a path are skipped. */
+  readonly devices?: readonly Device[];
+  readonly maskPaths?: readonly string[];
+  readonly readonlyPaths?: readonly string[];
+
+  readonly namespaces?: readonly Namespace[];
+  readonly uidMappings?: readonly OciIdMapping[];
+  readonly gidMappings?: readonly OciIdMapping[];
+  readonly timeOffsets?: Readonly<Partial<Record<"monotonic" | "boottime", TimeOffset>>>;
+  readonly hostname?: string;
+  readonly domainname?: string;
+  /** Needs a network namespace. */
+  readonly networks?: readonly { readonly type: "loopback" }[];
+  readonly sysctl?: Readonly<Record<string, string>>;
+
+  readonly cgroups?: CgroupConfig;
+
+  /** What processes get that say nothing else. */
+  readonly capabilities?: OciCapabilities;
+  readonly rlimits?: readonly OciRlimit[];
+  readonly noNewPrivileges?: boolean;
+  readonly seccomp?: OciSeccomp;
+  readonly umask?: number;
+  /** Absent: the caller's. */
+  readonly oomScoreAdj?: number;
+  /** Keep the caller's session keyring. */
+  readonly noNewKeyring?: boolean;
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+const char = (path: string | undefined, major: number, minor: number, permissions = "rwm"): Device => ({
+  type: "c",
+  major,
+  minor,
+  permissions,
+  allow: true,
+  ...(path === undefined ? {} : { path }),
+});
+
+/** The devices that any container may use: nodes where they have a path, rules all of them. */
+export const allowedDevices: readonly Device[] = [
+  char(undefined, -1, -1, "m"),
+  { ...char(undefined, -1, -1, "m"), type: "b" },
+  char("/dev/null", 1, 3),
+  char("/dev/random", 1, 8),
+  char("/dev/full", 1, 7),
+  char("/dev/tty", 5, 0),
+  char("/dev/zero", 1, 5),
+  char("/dev/urandom", 1, 9),
+  // Pseudo-terminals and tun, without nodes of their own.
+  char(undefined, 136, -1),
+  char(undefined, 5, 2),
+  char(undefined, 10, 200),
+];

@@ -1,0 +1,95 @@
+/** Where a container's cgroup is, and what had to be made above it. */
+import { existsSync } from "node:fs";
+import { dirname, join, normalize } from "node:path/posix";
+import { RuntimeError } from "../../lib/errors.ts";
+import type { Cgroups } from "../cgroup/cgroups.ts";
+import { Cgroups as CgroupsOf } from "../cgroup/cgroups.ts";
+import { hierarchiesBelow, hierarchyKey } from "../cgroup/hierarchies.ts";
+import { setDeviceRules } from "../device/device-cgroup.ts";
+import { completeRule } from "../device/device-rules.ts";
+import type { CgroupConfig, Config } from "./config.ts";
+import type { Machine } from "./machine.ts";
+import { translateResources } from "./translate.ts";
+
+/** A cgroup in every hierarchy: `path` below where the paths of `cgroups` begin. */
+export interface ContainerCgroup {
+  readonly cgroups: Cgroups;
+  readonly path: string;
+}
+
+/** Without a word the cgroup is named for the container, below the caller's own. */
+export function cgroupOf(machine: Machine, id: string, config: Config): ContainerCgroup {
+  const inner = innerPath(config.cgroups, id);
+  const absolute = inner.startsWith("/");
+  // Cleaned as if rooted where it begins: it cannot climb.
+  return { cgroups: absolute ? machine.cgroups : machine.ownCgroups, path: normalize(`/${inner}`) };
+}
+
+function innerPath({ path, parent = "", name }: CgroupConfig = {}, id: string): string {
+  if (path !== undefined && path !== "") return path;
+  return join(parent, name ?? id);
+}
+
+/** As recorded: by another process the caller's own cgroup is another one. */
+export function recordedCgroup(
+  machine: Machine,
+  id: string,
+  config: Config,
+  recorded: Readonly<Record<string, string>>,
+): ContainerCgroup {
+  const { path } = cgroupOf(machine, id, config);
+  const { hierarchies } = machine.cgroups;
+  const own = (key: string, mountPoint: string): [string, string] => {
+    const directory = recorded[key];
+    if (directory === undefined || !directory.startsWith(`${mountPoint}/`) || !directory.endsWith(path)) return [key, ""];
+    return [key, directory.slice(mountPoint.length, directory.length - path.length)];
+  };
+  const below = new Map([
+    ...hierarchies.v1.map((hierarchy) => own(hierarchyKey(hierarchy), hierarchy.mountPoint)),
+    ...(hierarchies.unified === undefined ? [] : [own("", hierarchies.unified.mountPoint)]),
+  ]);
+  return { cgroups: new CgroupsOf(hierarchiesBelow(hierarchies, below)), path };
+}
+
+/** @throws RuntimeError failed_precondition when something lives in it, or it is frozen. */
+export async function refuseUsedCgroup({ cgroups, path }: ContainerCgroup): Promise<void> {
+  const count = (await cgroups.processes(path)).length;
+  if (count > 0) throw new RuntimeError("failed_precondition", `container's cgroup is not empty: ${count} process(es) found`);
+  if (await cgroups.frozen(path)) throw new RuntimeError("failed_precondition", "container's cgroup unexpectedly frozen");
+}
+
+/** Cgroups above this one that do not exist in every hierarchy, topmost first: making it makes them. */
+export function missingParents({ cgroups, path }: ContainerCgroup): readonly string[] {
+  const missing: string[] = [];
+  for (let parent = dirname(path); parent !== "/"; parent = dirname(parent)) {
+    if (![...cgroups.directories(parent).values()].every((directory) => existsSync(directory))) missing.unshift(parent);
+  }
+  return missing;
+}
+
+export async function makeCgroup(at: ContainerCgroup, config: Config): Promise<void> {
+  await at.cgroups.make(at.path, translateResources(config.cgroups?.resources ?? {}));
+  applyRules(at, config);
+}
+
+/** Device rules last: they are the only resource that takes something away for a moment, and never gives too much. */
+export async function changeCgroup(at: ContainerCgroup, config: Config): Promise<void> {
+  await at.cgroups.change(at.path, translateResources(config.cgroups?.resources ?? {}));
+  applyRules(at, config);
+}
+
+function applyRules({ cgroups, path }: ContainerCgroup, config: Config): void {
+  const place = cgroups.use(path).devices;
+  const { devices } = translateResources(config.cgroups?.resources ?? {});
+  if (place !== undefined) setDeviceRules(place, (devices ?? []).map(completeRule));
+}
+
+/** Kills what is in it, and removes it with those parents that were made for it and are empty now. */
+export async function removeCgroup(
+  { cgroups, path }: ContainerCgroup,
+  madeParents: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  await cgroups.clear(path, signal);
+  for (const parent of madeParents.toReversed()) await cgroups.removeIfEmpty(parent);
+}

@@ -1,0 +1,102 @@
+/** Starts a further process in a running container. */
+import { randomUUID } from "node:crypto";
+import { addon } from "../../native/addon.ts";
+import type { OciProcess } from "../oci.ts";
+import { openProcess } from "../open-process.ts";
+import { processSettings } from "../process/process-settings.ts";
+import type { ProcessIdentity } from "../runtime.ts";
+import { readStartTicks } from "../shim/process-handle.ts";
+import type { Shim } from "../shim/shim.ts";
+import type { Config } from "./config.ts";
+import type { ContainerCgroup } from "./container-cgroup.ts";
+import { helperIdOf } from "./container-shim.ts";
+import { notRunning } from "./errors.ts";
+import { giveAway, hasNullDevice } from "./init-start.ts";
+import type { Machine } from "./machine.ts";
+import type { ProcessExit, RunningProcess } from "./process.ts";
+import type { ProcessSpec } from "./process-spec.ts";
+import { planSetns } from "./setns-plan.ts";
+import type { Shape } from "./shape.ts";
+import { sigkill, signalNumber } from "./signals.ts";
+import { PreparedStdio } from "./stdio.ts";
+import { translateConfig } from "./translate.ts";
+
+export interface ExecStart {
+  readonly machine: Machine;
+  readonly id: string;
+  readonly config: Config;
+  readonly cgroup: ContainerCgroup;
+  readonly shape: Shape;
+  readonly init: ProcessIdentity;
+  readonly shim: Shim;
+  readonly spec: ProcessSpec;
+  readonly process: OciProcess;
+  readonly signal: AbortSignal;
+}
+
+export async function startExec(input: ExecStart): Promise<RunningProcess> {
+  const { machine, config, shape, shim, spec, process, signal } = input;
+  using init = openProcess(input.init);
+  using stdio = new PreparedStdio(spec, 0, hasNullDevice(config));
+  const inUserNamespace = shape.user !== "shared";
+  const use = input.cgroup.cgroups.use(input.cgroup.path);
+  const oci = translateConfig(config, process);
+  const plan = planSetns({
+    containerId: input.id,
+    process,
+    shape,
+    keyring: config.noNewKeyring !== true,
+    cgroupTasks: use.taskFiles,
+    settings: processSettings(
+      process,
+      machine.own,
+      inUserNamespace,
+      config.seccomp === undefined ? undefined : await machine.seccomp.compile(config.seccomp),
+    ),
+    stdio: stdio.slots,
+    init: stdio.fds.length,
+    giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
+  });
+  const execId = randomUUID();
+  const request = { id: helperIdOf(input.id), execId, plan, cloneKinds: 0, cgroup: use.into, timeoutMs: 0, signal };
+  const running = await shim.exec({ ...request, fds: [...stdio.fds, init.fd] });
+  const identity = { pid: running.pid, startTicks: readStartTicks(running.pid) ?? 0n };
+  // From here on it is the container's: it lives on when this process ends.
+  await shim.execAdopt(helperIdOf(input.id), execId);
+  return {
+    identity,
+    streams: stdio.connect(),
+    consoleFd: running.fds[0],
+    ended: running.ended.then(exitOf, () => unknownExit),
+    signal: async (asked) =>
+      await signalProcess(identity, signalNumber(asked), () => shim.execKill(helperIdOf(input.id), execId, sigkill)),
+  };
+}
+
+export const unknownExit: ProcessExit = { exitCode: 255, signal: 0, known: false, oomKilled: undefined };
+
+function exitOf({ exitCode, signal, known }: { exitCode: number; signal: number; known: boolean }): ProcessExit {
+  return { exitCode, signal, known, oomKilled: undefined };
+}
+
+/** SIGKILL goes by the helper, which ends the whole session. */
+async function signalProcess(identity: ProcessIdentity, signal: number, kill: () => void): Promise<void> {
+  if (readStartTicks(identity.pid) !== identity.startTicks) throw notRunning();
+  if (signal === sigkill) kill();
+  else signalExactly(identity, signal);
+}
+
+/** @throws RuntimeError `container not running` when exactly this process has ended. */
+export function signalExactly(identity: ProcessIdentity, signal: number): void {
+  let process: ReturnType<typeof openProcess>;
+  try {
+    process = openProcess(identity);
+  } catch {
+    throw notRunning();
+  }
+  try {
+    addon.pidfdSignal(process.fd, signal);
+  } finally {
+    process[Symbol.dispose]();
+  }
+}

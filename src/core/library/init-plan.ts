@@ -1,0 +1,197 @@
+/**
+ * The whole plan of a library container's first process. Namespaces come in the only order in which all of them can be had: what is
+ * joined while the host's powers last, then the user namespace, then what is new and shall belong to it. Pure.
+ */
+import type { DeviceNode } from "../device/default-devices.ts";
+import type { OciMount, OciSpec } from "../oci.ts";
+import type { Op, Plan } from "../plan.ts";
+import { noSlot, nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
+import { PlanSlots } from "../plan-slots.ts";
+import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "../process/process-plan.ts";
+import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
+import { propagation } from "../rootfs/mount-flags.ts";
+import { planRootfs } from "../rootfs/rootfs-plan.ts";
+import type { NamespaceType } from "./config.ts";
+import type { Shape } from "./shape.ts";
+
+/** Number of the barrier at which the clock offsets of a new time namespace are written. */
+export const timeBarrier = 1;
+
+/** Slots of stdin, stdout and stderr; noSlot is the container's own null device. */
+export interface StdioSlots {
+  readonly stdin: number;
+  readonly stdout: number;
+  readonly stderr: number;
+}
+
+export interface InitPlanInput {
+  readonly id: string;
+  readonly oci: OciSpec;
+  readonly shape: Shape;
+  /** Slots of the namespaces that are joined; a user namespace, joined or new, is the pod's pin. */
+  readonly joined: ReadonlyMap<NamespaceType, number>;
+  readonly loopback: boolean;
+  /** Keys below /proc/sys, with slashes. */
+  readonly sysctls: ReadonlyMap<string, string>;
+  readonly keyring: boolean;
+  /** v1 `tasks` files; on v2 the child is born in its cgroup. */
+  readonly cgroupTasks: readonly string[];
+  readonly cgroupMount: CgroupMountSource;
+  readonly settings: ProcessSettings;
+  /** Where the root is attached, in the container's mount namespace. */
+  readonly attachPath: string;
+  readonly devices: readonly (DeviceNode & { readonly hostPath: string })[];
+  readonly links: readonly { readonly path: string; readonly target: string }[];
+  readonly stdio: StdioSlots;
+  /** Pipes that are given to the process before the host's powers go; ids of the host. */
+  readonly giveAway: readonly { readonly slot: number; readonly uid: number; readonly gid: number }[];
+  readonly timeOffsets: boolean;
+  readonly idmapSlot: (mount: OciMount) => number | undefined;
+  /** Descriptors that come with the request, the shim's own three included. */
+  readonly receivedSlots: number;
+}
+
+const sigkill = 9;
+/** Order of joins: what needs paths of the host, or changes them, comes last. */
+const joinOrder = ["net", "ipc", "uts", "cgroup", "time", "pid", "mnt"] as const;
+
+export function planInit(input: InitPlanInput): { readonly cloneKinds: number; readonly plan: Plan } {
+  const { oci, shape, settings } = input;
+  const slots = new PlanSlots(input.receivedSlots);
+  const root = shape.mnt === "new" ? planRoot(input, slots) : noRoot;
+  const namespaces = planNamespaces(input);
+  return {
+    cloneKinds: namespaces.born,
+    plan: [
+      // The shim is the only one who can reap this process: without it, it must not stay.
+      { op: "parent-death-signal", signal: sigkill },
+      { op: "clean-start" },
+      ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
+      planOomScore(settings),
+      ...(shape.user === "shared" ? [] : planHandOver(input)),
+      ...root.outer,
+      ...namespaces.enter,
+      ...(input.loopback ? [{ op: "loopback-up" } as const] : []),
+      // While the procfs at hand is the host's: nothing of it is masked yet.
+      ...[...input.sysctls].map(([key, value]): Op => ({ op: "sysctl", key, value })),
+      ...root.inner,
+      ...root.pivot,
+      planStdio(oci, input.stdio),
+      ...root.seal,
+      ...(oci.hostname === undefined ? [] : [{ op: "hostname", name: oci.hostname } as const]),
+      ...(oci.domainname === undefined ? [] : [{ op: "domainname", name: oci.domainname } as const]),
+      ...(input.keyring ? [{ op: "keyring", name: `_ses.${input.id}` } as const] : []),
+      ...planConfinement(oci.process, settings),
+      // A namespace that others live in is entered with nothing left to take over (CVE-2016-9962).
+      ...(namespaces.forksLast ? [{ op: "fork" } as const] : []),
+      { op: "park" },
+      { op: "parent-death-signal", signal: 0 },
+      { op: "exec", path: oci.process.args[0] ?? "", args: oci.process.args, env: environmentOf(oci.process.env) },
+    ],
+  };
+}
+
+interface PlannedNamespaces {
+  /** Kinds that the process is born with. */
+  readonly born: number;
+  readonly enter: readonly Op[];
+  readonly forksLast: boolean;
+}
+
+function planNamespaces(input: InitPlanInput): PlannedNamespaces {
+  const { shape, joined } = input;
+  const isNew = (type: NamespaceType) => shape[type] === "new";
+  const kinds = (types: readonly NamespaceType[]) => types.filter(isNew).reduce((bits, type) => bits | nsKind[type], 0);
+  const inUser = shape.user !== "shared";
+  // Born into a new PID namespace, the fork that enters a new time namespace would make a second process of it.
+  const pidLater = inUser || isNew("time");
+  const born = inUser ? 0 : kinds(["mnt", "net", "ipc", "uts", ...(pidLater ? [] : (["pid"] as const))]);
+  // After the last attach, else the container would see its place in the host's hierarchy.
+  const unshared = kinds(["mnt", "net", "ipc", "uts", "pid", "cgroup", "time"]) & ~born;
+  const forksEarly = pidLater && isNew("pid");
+  return {
+    born,
+    enter: [
+      ...joinOrder.flatMap((type): Op[] => {
+        const slot = joined.get(type);
+        return slot === undefined ? [] : [{ op: "join-ns", slot, kind: nsKind[type] }];
+      }),
+      ...(inUser ? [{ op: "join-ns", slot: podPin.user, kind: nsKind.user } as const] : []),
+      ...(unshared === 0 ? [] : [{ op: "new-ns", kinds: unshared } as const]),
+      // Written from outside: the offsets belong to whoever is root of the parent namespace.
+      ...(input.timeOffsets ? [{ op: "barrier", number: timeBarrier } as const] : []),
+      ...(forksEarly ? [{ op: "fork" } as const] : []),
+    ],
+    forksLast: !forksEarly && (shape.pid === "joined" || isNew("time")),
+  };
+}
+
+interface PlannedRoot {
+  readonly outer: readonly Op[];
+  readonly inner: readonly Op[];
+  readonly pivot: readonly Op[];
+  readonly seal: readonly Op[];
+}
+
+const noRoot: PlannedRoot = { outer: [], inner: [], pivot: [], seal: [] };
+
+function planRoot(input: InitPlanInput, slots: PlanSlots): PlannedRoot {
+  const { oci } = input;
+  const rootSlot = slots.take();
+  const planned = planRootfs({
+    mounts: oci.mounts,
+    inUserNamespace: input.shape.user !== "shared",
+    idmapSlot: input.idmapSlot,
+    treeSlot: () => undefined,
+    cgroup: input.cgroupMount,
+    proc: { kind: "fresh" },
+    slots,
+    rootSlot,
+    attachPath: input.attachPath,
+    readonlyRoot: oci.root.readonly === true,
+    rootPropagation: oci.linux.rootfsPropagation,
+    devices: input.devices,
+    links: input.links,
+    volumes: [],
+    maskedPaths: oci.linux.maskedPaths ?? [],
+    readonlyPaths: oci.linux.readonlyPaths ?? [],
+    cwd: oci.process.cwd,
+  });
+  return { ...planned, outer: [...openRoot(oci, rootSlot), ...planned.outer] };
+}
+
+/** A clone stays a peer of its source: without this the host would see every mount that is made in the root. */
+function openRoot(oci: OciSpec, slot: number): readonly Op[] {
+  const isPrivate = /^r?private$/.test(oci.linux.rootfsPropagation ?? "");
+  return [
+    {
+      op: "open-tree",
+      out: slot,
+      path: oci.root.path,
+      flags: openTreeFlag.clone | openTreeFlag.recursive | openTreeFlag.noFollow,
+    },
+    {
+      op: "mount-attr",
+      slot,
+      set: 0,
+      clear: 0,
+      propagation: isPrivate ? propagation.private : propagation.slave,
+      recursive: 1,
+      userns: noSlot,
+    },
+  ];
+}
+
+/** What only the host's root can do for a process that is about to lose that power. */
+function planHandOver({ giveAway, settings }: InitPlanInput): readonly Op[] {
+  return [
+    ...giveAway.map(({ slot, uid, gid }): Op => ({ op: "chown-slot", slot, uid, gid })),
+    ...planLimits(settings.limits.filter(({ resource }) => settings.raises.has(resource))),
+  ];
+}
+
+export function planStdio({ process }: Pick<OciSpec, "process">, stdio: StdioSlots): Op {
+  if (process.terminal !== true) return { op: "stdio", ...stdio };
+  const { height = 0, width = 0 } = process.consoleSize ?? {};
+  return { op: "console", rows: height, cols: width, bindConsole: 1, export: 1 };
+}

@@ -1,0 +1,226 @@
+/** From a config to a parked first process: helper, cgroup, namespaces, plan, fork. Everything is taken back when a step fails. */
+import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path/posix";
+import { RuntimeError } from "../../lib/errors.ts";
+import { Undo } from "../../lib/undo.ts";
+import { findHostNode } from "../device/host-node.ts";
+import { IdmapNamespaces } from "../idmap-namespaces.ts";
+import { mapText, toHostId } from "../namespace/id-map.ts";
+import { sysctlPath } from "../namespace/sysctl-path.ts";
+import type { OciProcess, OciSpec } from "../oci.ts";
+import { nsKind, podPin } from "../plan-schema.ts";
+import { processSettings } from "../process/process-settings.ts";
+import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
+import { parseMountOptions } from "../rootfs/mount-options.ts";
+import type { ProcessIdentity } from "../runtime.ts";
+import { createFlag } from "../shim/messages.ts";
+import type { Shim } from "../shim/shim.ts";
+import type { ShimLink } from "../shim-link.ts";
+import type { Config, TimeOffset } from "./config.ts";
+import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
+import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
+import { planInit, timeBarrier } from "./init-plan.ts";
+import type { Machine } from "./machine.ts";
+import type { ProcessSpec } from "./process-spec.ts";
+import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
+import { PreparedStdio, type StdioStreams } from "./stdio.ts";
+import { translateConfig, translateNodes } from "./translate.ts";
+import { mountWords } from "./validate.ts";
+
+const parkDeadlineMs = 120_000;
+const runDeadlineMs = 30_000;
+/** Slots 0 to 2 are the helper's own stdio, which is not used. */
+const firstSlot = 3;
+
+export interface InitStart {
+  readonly machine: Machine;
+  readonly directory: string;
+  readonly id: string;
+  readonly shimId: string;
+  readonly config: Config;
+  readonly cgroup: ContainerCgroup;
+  readonly madeParents: readonly string[];
+  readonly spec: ProcessSpec;
+  readonly process: OciProcess;
+  readonly signal: AbortSignal;
+}
+
+export interface StartedInit {
+  readonly link: ShimLink;
+  readonly identity: ProcessIdentity;
+  readonly shape: Shape;
+  readonly streams: StdioStreams;
+  readonly consoleFd: number | undefined;
+}
+
+export async function startInit(input: InitStart): Promise<StartedInit> {
+  const { machine, directory, shimId, config, cgroup, signal } = input;
+  const shape = shapeOf(config);
+  await using undo = new Undo(({ failed, error }) => {
+    process.emitWarning(`container ${input.id} could not be started and leaves its ${failed}: ${String(error)}`);
+  });
+  undo.push("cgroup", (undoSignal) => removeCgroup(cgroup, input.madeParents, undoSignal));
+  await makeCgroup(cgroup, config);
+  let link: ShimLink | undefined;
+  undo.push("helper", (undoSignal) => removeContainerShim(machine, directory, shimId, link, undoSignal));
+  // What an earlier attempt left that was killed on its way.
+  await removeContainerShim(machine, directory, shimId, undefined, signal);
+  link = await startContainerShim(machine, directory, shimId, signal);
+  const shim = await link.shim();
+  using joined = JoinedNamespaces.open(config, shape);
+  await pinUserNamespace(shim, config, joined.fds.get("user"), shape, signal);
+  using stdio = new PreparedStdio(input.spec, firstSlot, hasNullDevice(config));
+  const forked = await forkInit(input, shim, { shape, joined, stdio });
+  undo.commit();
+  return { link, shape, identity: forked.identity, streams: stdio.connect(), consoleFd: forked.consoleFd };
+}
+
+/** Whether a null device will be at /dev/null for sure. */
+export function hasNullDevice({ devices, mounts, namespaces }: Config): boolean {
+  if (namespaces?.some(({ type, path }) => type === "mnt" && path !== undefined) === true) return true;
+  const hostDev = mounts?.some(
+    (mount) => mount.destination === "/dev" && (mount.device === "bind" || parseMountOptions(mountWords(mount)).bind),
+  );
+  return hostDev === true || devices?.some(({ path }) => path === "/dev/null") === true;
+}
+
+/** A new one, or the one to join: kept by the helper, which is how plans and id-mapped mounts refer to it. */
+async function pinUserNamespace(
+  shim: Shim,
+  config: Config,
+  joinFd: number | undefined,
+  shape: Shape,
+  signal: AbortSignal,
+): Promise<void> {
+  if (shape.user === "shared") return;
+  const pin = { op: "pin", slot: 0, pin: podPin.user } as const;
+  const what = "user namespace of the container";
+  const common = { cloneKinds: 0, deadlineMs: runDeadlineMs, what, signal };
+  if (joinFd !== undefined) {
+    await shim.run({ ...common, plan: [pin], fds: [joinFd] });
+    return;
+  }
+  const uidMap = mapText(config.uidMappings ?? []);
+  const gidMap = mapText(config.gidMappings ?? []);
+  const plan = [{ op: "new-userns", uidMap, gidMap }, { op: "open-own-ns", out: 0, kind: nsKind.user }, pin] as const;
+  await shim.run({ ...common, plan });
+}
+
+interface Held {
+  readonly shape: Shape;
+  readonly joined: JoinedNamespaces;
+  readonly stdio: PreparedStdio;
+}
+
+async function forkInit(
+  input: InitStart,
+  shim: Shim,
+  { shape, joined, stdio }: Held,
+): Promise<{ readonly identity: ProcessIdentity; readonly consoleFd: number | undefined }> {
+  const { machine, config, cgroup, signal } = input;
+  const oci = translateConfig(config, input.process);
+  const inUserNamespace = shape.user !== "shared";
+  const user = inUserNamespace ? { uid: config.uidMappings ?? [], gid: config.gidMappings ?? [] } : null;
+  using idmaps = new IdmapNamespaces({ user }, shim, signal);
+  const fds = [...stdio.fds];
+  const slots = new Map(
+    [...joined.fds].filter(([type]) => type !== "user").map(([type, fd]) => [type, firstSlot + fds.push(fd) - 1] as const),
+  );
+  const idmapSlot = await idmaps.prepare(oci.mounts, firstSlot + fds.length);
+  fds.push(...idmaps.fds);
+  const use = cgroup.cgroups.use(cgroup.path);
+  const profile = oci.linux.seccomp;
+  const seccomp = profile === undefined ? undefined : await machine.seccomp.compile(profile);
+  const offsets = timeOffsetsText(config.timeOffsets);
+  const planned = planInit({
+    id: input.id,
+    oci,
+    shape,
+    joined: slots,
+    loopback: shape.net === "new",
+    sysctls: new Map(Object.entries(oci.linux.sysctl ?? {}).map(([key, value]) => [sysctlPath(key), value])),
+    keyring: config.noNewKeyring !== true,
+    cgroupTasks: use.taskFiles,
+    cgroupMount: cgroupMountOf(cgroup, shape),
+    settings: processSettings(oci.process, machine.own, inUserNamespace, seccomp),
+    attachPath: makeAttachPoint(input.directory, inUserNamespace),
+    devices: await nodesOf(config, inUserNamespace),
+    links: machine.links,
+    stdio: stdio.slots,
+    giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
+    timeOffsets: offsets !== "",
+    idmapSlot,
+    receivedSlots: firstSlot + fds.length,
+  });
+  let consoleFd: number | undefined;
+  const identity = await shim.create({
+    id: helperIdOf(input.id),
+    plan: planned.plan,
+    cloneKinds: planned.cloneKinds,
+    fds,
+    flags: (input.spec.terminal === true ? createFlag.terminal : 0) | (shape.pid === "new" ? 0 : createFlag.killRest),
+    cgroup: use.into,
+    killPaths: use.killPaths,
+    oomPath: use.oomPath,
+    logPath: "",
+    logLineBytes: 0,
+    deadlineMs: parkDeadlineMs,
+    signal,
+    onBarrier: async (number, pid) => {
+      if (number === timeBarrier) writeFileSync(`/proc/${pid}/timens_offsets`, offsets);
+    },
+    onExports: ([fd]) => {
+      consoleFd = fd;
+    },
+  });
+  return { identity, consoleFd };
+}
+
+function timeOffsetsText(offsets: Config["timeOffsets"]): string {
+  const entries: readonly (readonly [string, TimeOffset | undefined])[] = Object.entries(offsets ?? {});
+  return entries
+    .flatMap(([clock, offset]) => (offset === undefined ? [] : [`${clock} ${offset.secs} ${offset.nanosecs ?? 0}\n`]))
+    .join("");
+}
+
+/** Pipes of ours, to whoever the process is on the host. A joined user namespace may come without its mappings. */
+export function giveAway(
+  config: Config,
+  { process }: Pick<OciSpec, "process">,
+  pipes: readonly number[],
+): readonly { readonly slot: number; readonly uid: number; readonly gid: number }[] {
+  const { uidMappings = [], gidMappings = [] } = config;
+  if (uidMappings.length === 0 || gidMappings.length === 0) return [];
+  const uid = toHostId(process.user.uid, uidMappings);
+  const gid = toHostId(process.user.gid, gidMappings);
+  return pipes.map((slot) => ({ slot, uid, gid }));
+}
+
+function cgroupMountOf({ cgroups, path }: ContainerCgroup, shape: Shape): CgroupMountSource {
+  const { mounts, unifiedRoot } = cgroups.use(path);
+  if (cgroups.hierarchies.version !== "v2") return { kind: "hierarchies", ...mounts };
+  return shape.cgroup === "shared" ? { kind: "tree", hostPath: unifiedRoot } : { kind: "fresh" };
+}
+
+async function nodesOf(config: Config, inUserNamespace: boolean) {
+  const nodes = translateNodes(config.devices ?? []);
+  return await Promise.all(
+    nodes.map(async (node) => ({ ...node, hostPath: inUserNamespace ? await findHostNode(node) : node.path })),
+  );
+}
+
+/** In the container's mount namespace only, and gone at pivot. Root of a user namespace may not be able to go there: then /tmp. */
+function makeAttachPoint(directory: string, inUserNamespace: boolean): string {
+  const path = join(directory, "rootfs");
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o711 });
+  } catch (error) {
+    throw new RuntimeError("failed_precondition", `${path} cannot be made`, { path }, error);
+  }
+  return !inUserNamespace || reachable(path) ? path : "/tmp";
+}
+
+function reachable(path: string): boolean {
+  for (let at = path; at !== "/"; at = dirname(at)) if ((statSync(at).mode & 0o001) === 0) return false;
+  return true;
+}

@@ -1,0 +1,131 @@
+/**
+ * Every field that config.json of runtime-spec 1.3 has for Linux, and what becomes of it. What is refused is refused when it says
+ * something: an empty list, an empty object and false say nothing. Fields of no version of the specification are ignored, as it asks.
+ */
+import { RuntimeError } from "../../lib/errors.ts";
+
+/** "honoured", or the reason why not. */
+type Fate = "honoured" | { readonly refused: string };
+
+const later = { refused: "it is not implemented yet" } as const;
+const otherPlatform = { refused: "it is for another platform than Linux" } as const;
+
+/** By path; "[]" stands for each element of a list. A path speaks for everything below it. */
+export const ociFields: Readonly<Record<string, Fate>> = {
+  ociVersion: "honoured",
+  "root.path": "honoured",
+  "root.readonly": "honoured",
+  "mounts[].destination": "honoured",
+  "mounts[].type": "honoured",
+  "mounts[].source": "honoured",
+  "mounts[].options": "honoured",
+  "mounts[].uidMappings": "honoured",
+  "mounts[].gidMappings": "honoured",
+  hostname: "honoured",
+  domainname: "honoured",
+  annotations: "honoured",
+  "hooks.prestart": later,
+  "hooks.createRuntime": later,
+  "hooks.createContainer": later,
+  "hooks.startContainer": later,
+  "hooks.poststart": later,
+  "hooks.poststop": later,
+
+  "process.terminal": "honoured",
+  "process.consoleSize": "honoured",
+  "process.cwd": "honoured",
+  "process.env": "honoured",
+  "process.args": "honoured",
+  "process.commandLine": otherPlatform,
+  "process.user.uid": "honoured",
+  "process.user.gid": "honoured",
+  "process.user.umask": "honoured",
+  "process.user.additionalGids": "honoured",
+  "process.user.username": otherPlatform,
+  "process.rlimits": "honoured",
+  "process.capabilities.bounding": "honoured",
+  "process.capabilities.effective": "honoured",
+  "process.capabilities.inheritable": "honoured",
+  "process.capabilities.permitted": "honoured",
+  "process.capabilities.ambient": "honoured",
+  "process.noNewPrivileges": "honoured",
+  "process.oomScoreAdj": "honoured",
+  "process.apparmorProfile": later,
+  "process.selinuxLabel": later,
+  "process.scheduler": later,
+  "process.ioPriority": later,
+  "process.execCPUAffinity": later,
+
+  "linux.namespaces": "honoured",
+  "linux.uidMappings": "honoured",
+  "linux.gidMappings": "honoured",
+  "linux.timeOffsets": "honoured",
+  "linux.devices": "honoured",
+  "linux.netDevices": later,
+  "linux.cgroupsPath": "honoured",
+  "linux.rootfsPropagation": "honoured",
+  "linux.maskedPaths": "honoured",
+  "linux.readonlyPaths": "honoured",
+  "linux.mountLabel": later,
+  "linux.sysctl": "honoured",
+  "linux.personality": later,
+  "linux.memoryPolicy": later,
+  "linux.intelRdt": later,
+  "linux.seccomp.defaultAction": "honoured",
+  "linux.seccomp.defaultErrnoRet": "honoured",
+  "linux.seccomp.architectures": "honoured",
+  "linux.seccomp.flags": "honoured",
+  "linux.seccomp.syscalls": "honoured",
+  "linux.seccomp.listenerPath": later,
+  "linux.seccomp.listenerMetadata": later,
+
+  "linux.resources.devices": "honoured",
+  "linux.resources.memory.limit": "honoured",
+  "linux.resources.memory.reservation": "honoured",
+  "linux.resources.memory.swap": "honoured",
+  "linux.resources.memory.kernel": { refused: "kernels no longer limit kernel memory by itself" },
+  "linux.resources.memory.kernelTCP": { refused: "kernels no longer limit TCP memory by itself" },
+  "linux.resources.memory.swappiness": later,
+  "linux.resources.memory.disableOOMKiller": later,
+  "linux.resources.memory.useHierarchy": { refused: "kernels always account in the hierarchy: leave it out" },
+  "linux.resources.memory.checkBeforeUpdate": later,
+  "linux.resources.cpu.shares": "honoured",
+  "linux.resources.cpu.quota": "honoured",
+  "linux.resources.cpu.period": "honoured",
+  "linux.resources.cpu.cpus": "honoured",
+  "linux.resources.cpu.mems": "honoured",
+  "linux.resources.cpu.burst": later,
+  "linux.resources.cpu.realtimeRuntime": later,
+  "linux.resources.cpu.realtimePeriod": later,
+  "linux.resources.cpu.idle": later,
+  "linux.resources.pids.limit": "honoured",
+  "linux.resources.hugepageLimits": "honoured",
+  "linux.resources.unified": "honoured",
+  "linux.resources.blockIO": later,
+  "linux.resources.network": later,
+  "linux.resources.rdma": later,
+
+  vm: { refused: "there are no virtual machines here" },
+  windows: otherPlatform,
+  solaris: otherPlatform,
+  zos: otherPlatform,
+  freebsd: otherPlatform,
+};
+
+/** @throws RuntimeError unimplemented for the first field that cannot be honoured. */
+export function refuseOciFields(spec: object): void {
+  for (const [path, fate] of Object.entries(ociFields)) {
+    if (fate === "honoured" || !saysSomething(at(spec, path.split(".")))) continue;
+    throw new RuntimeError("unimplemented", `config.json: ${path} cannot be honoured: ${fate.refused}`, { field: path });
+  }
+}
+
+function at(value: unknown, [name, ...rest]: readonly string[]): unknown {
+  if (name === undefined) return value;
+  return typeof value === "object" && value !== null ? at((value as Readonly<Record<string, unknown>>)[name], rest) : undefined;
+}
+
+function saysSomething(value: unknown): boolean {
+  if (value === undefined || value === null || value === false || value === "") return false;
+  return typeof value === "object" ? Object.keys(value).length > 0 : true;
+}

@@ -1,0 +1,41 @@
+/** What a process in a container is. What it does not say it takes from the container's config. */
+import type { Readable, Writable } from "node:stream";
+import type { OciCapabilities, OciRlimit } from "../oci.ts";
+
+export interface ConsoleSize {
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** By number; or by name as the container's own passwd and group files have it: "daemon", "daemon:adm", "1000". */
+export type User = string | { readonly uid: number; readonly gid: number; readonly additionalGids?: readonly number[] };
+
+/**
+ * "null": the null device. "pipe": a stream of the Process. A number: a descriptor of this process, which the container gets a copy of.
+ * A stream: copied to or from, for as long as this process lives.
+ */
+export type Input = "null" | "pipe" | number | Readable;
+export type Output = "null" | "pipe" | number | Writable;
+
+export interface ProcessSpec {
+  readonly args: readonly string[];
+  /** "NAME=value"; of two the later one counts. PATH is where args[0] is looked for. */
+  readonly env?: readonly string[];
+  /** Root when absent. */
+  readonly user?: User;
+  readonly cwd?: string;
+  /** "null" when absent. Not with a terminal. */
+  readonly stdin?: Input;
+  readonly stdout?: Output;
+  readonly stderr?: Output;
+  /** A pseudo-terminal of the container as stdio; its other end is `Process.console`. */
+  readonly terminal?: boolean;
+  readonly consoleSize?: ConsoleSize;
+  readonly capabilities?: OciCapabilities;
+  readonly rlimits?: readonly OciRlimit[];
+  readonly noNewPrivileges?: boolean;
+  readonly umask?: number;
+  readonly oomScoreAdj?: number;
+  /** The container's first process. Absent: if it has none. */
+  readonly init?: boolean;
+}

@@ -1,0 +1,158 @@
+import { describe, expect, it } from "vitest";
+import type { NamespaceType } from "../../../../src/core/library/config.ts";
+import { type InitPlanInput, planInit, timeBarrier } from "../../../../src/core/library/init-plan.ts";
+import { planSetns } from "../../../../src/core/library/setns-plan.ts";
+import { encodePlan, type Plan } from "../../../../src/core/plan.ts";
+import { noSlot, nsKind, podPin } from "../../../../src/core/plan-schema.ts";
+import { propagation } from "../../../../src/core/rootfs/mount-flags.ts";
+import { all, names, position, settings } from "../plan-fixtures.ts";
+import { initInput, shape, withUser } from "./fixtures.ts";
+
+const plan = (changes: Parameters<typeof initInput>[0] = {}): Plan => planInit(initInput(changes)).plan;
+const born = (changes: Partial<InitPlanInput> = {}) => planInit(initInput(changes)).cloneKinds;
+const joined = (...entries: [NamespaceType, number][]) => ({ joined: new Map(entries) });
+
+function inOrder(of: Plan, ...wanted: Parameters<typeof position>[1][]): void {
+  const found = wanted.map((op) => position(of, op));
+  expect(found.every((at) => at >= 0)).toBe(true);
+  expect(found).toEqual(found.toSorted((a, b) => a - b));
+}
+
+describe("plan of a first process", () => {
+  it("can be encoded and ends parked", () => {
+    expect(encodePlan(plan()).length).toBeGreaterThan(500);
+    expect(names(plan()).slice(-3)).toEqual(["park", "parent-death-signal", "exec"]);
+  });
+
+  it("is born with its namespaces where nothing speaks against it", () => {
+    expect(born()).toBe(nsKind.mnt | nsKind.pid | nsKind.uts | nsKind.ipc | nsKind.net);
+    expect(born({ shape: shape({ net: "shared", pid: "joined" }) })).toBe(nsKind.mnt | nsKind.uts | nsKind.ipc);
+    expect(names(plan())).not.toContain("fork");
+  });
+
+  it("opens its root as a copy that is no peer of the host's, before the tree becomes a slave", () => {
+    const found = plan();
+    inOrder(
+      found,
+      { op: "open-tree", path: "/roots/one" },
+      { op: "mount-attr", propagation: propagation.slave },
+      { op: "open-tree", path: "/srv" },
+      { op: "root-propagation" },
+      { op: "attach-root" },
+      { op: "pivot" },
+    );
+    const [root] = all(found, "mount-attr");
+    expect([root?.propagation, root?.recursive, root?.userns]).toEqual([propagation.slave, 1, noSlot]);
+  });
+
+  it("makes its root private where that is asked for", () => {
+    expect(all(plan({ config: { ...withUser, rootPropagation: "rprivate" } }), "mount-attr")[0]?.propagation).toBe(
+      propagation.private,
+    );
+  });
+
+  it("sets sysctls while the host's procfs is at hand, and confines last", () => {
+    inOrder(
+      plan(),
+      { op: "cgroup-attach" },
+      { op: "loopback-up" },
+      { op: "sysctl" },
+      { op: "attach-root" },
+      { op: "pivot" },
+      { op: "stdio" },
+      { op: "hostname" },
+      { op: "keyring" },
+      { op: "user" },
+      { op: "caps" },
+      { op: "park" },
+    );
+  });
+
+  it("keeps the caller's keyring when asked to", () => {
+    expect(names(plan({ keyring: false }))).not.toContain("keyring");
+  });
+
+  it("enters a user namespace after everything that needs the host, and makes the rest in it", () => {
+    const found = plan({
+      config: withUser,
+      shape: shape({ user: "new", cgroup: "new" }),
+      ...joined(["uts", 5]),
+      giveAway: [{ slot: 3, uid: 9, gid: 9 }],
+    });
+    inOrder(
+      found,
+      { op: "chown-slot", slot: 3 },
+      { op: "open-tree", path: "/roots/one" },
+      { op: "join-ns", kind: nsKind.uts },
+      { op: "join-ns", slot: podPin.user },
+      { op: "new-ns" },
+      { op: "fork" },
+      { op: "attach-root" },
+    );
+    expect(all(found, "new-ns")[0]?.kinds).toBe(nsKind.mnt | nsKind.pid | nsKind.uts | nsKind.ipc | nsKind.net | nsKind.cgroup);
+    expect(planInit(initInput({ config: withUser, shape: shape({ user: "new" }) })).cloneKinds).toBe(0);
+  });
+
+  it("makes a cgroup namespace after it has entered its cgroup", () => {
+    inOrder(plan({ shape: shape({ cgroup: "new" }) }), { op: "cgroup-attach" }, { op: "new-ns", kinds: nsKind.cgroup });
+  });
+
+  it("is process 1 in a new PID namespace also when it needs a fork for its clocks", () => {
+    const changes = { shape: shape({ time: "new" }), timeOffsets: true };
+    expect(born(changes) & nsKind.pid).toBe(0);
+    const found = plan(changes);
+    expect(all(found, "new-ns")[0]?.kinds).toBe(nsKind.pid | nsKind.time);
+    inOrder(found, { op: "new-ns" }, { op: "barrier", number: timeBarrier }, { op: "fork" }, { op: "attach-root" });
+    expect(all(found, "fork")).toHaveLength(1);
+  });
+
+  it("enters a joined PID namespace with nothing left to take over", () => {
+    const found = plan({ shape: shape({ pid: "joined", time: "new" }), ...joined(["pid", 5]), timeOffsets: true });
+    inOrder(found, { op: "join-ns", kind: nsKind.pid }, { op: "caps" }, { op: "fork" }, { op: "park" });
+    expect(all(found, "fork")).toHaveLength(1);
+  });
+
+  it("leaves a joined mount namespace as it is", () => {
+    const found = names(plan({ shape: shape({ mnt: "joined" }), ...joined(["mnt", 5]) }));
+    for (const name of ["open-tree", "root-propagation", "attach-root", "attach", "mask", "pivot"])
+      expect(found).not.toContain(name);
+  });
+});
+
+describe("plan of a further process", () => {
+  const input = {
+    containerId: "one",
+    shape: shape({ user: "new", time: "joined" }),
+    keyring: true,
+    cgroupTasks: ["/t"],
+    settings,
+    init: 3,
+    giveAway: [],
+  };
+  const process = { ...initInput().oci.process, consoleSize: { height: 3, width: 4 } };
+  const stdio = { stdin: 0, stdout: 1, stderr: 2 };
+
+  it("joins everything that is not shared, is confined, and only then forked", () => {
+    const found = planSetns({ ...input, process, stdio });
+    inOrder(
+      found,
+      { op: "cgroup-attach" },
+      { op: "join-process" },
+      { op: "stdio" },
+      { op: "caps" },
+      { op: "fork" },
+      { op: "exec" },
+    );
+    const kinds = nsKind.user | nsKind.mnt | nsKind.pid | nsKind.net | nsKind.ipc | nsKind.uts | nsKind.time;
+    expect(all(found, "join-process")).toEqual([{ op: "join-process", slot: 3, kinds }]);
+  });
+
+  it("has a terminal without taking /dev/console", () => {
+    const found = planSetns({ ...input, process: { ...process, terminal: true }, stdio });
+    expect(all(found, "console")).toEqual([{ op: "console", rows: 3, cols: 4, bindConsole: 0, export: 1 }]);
+  });
+
+  it("does not fork where the PID namespace is the caller's", () => {
+    expect(names(planSetns({ ...input, shape: shape({ pid: "shared" }), process, stdio }))).not.toContain("fork");
+  });
+});
