@@ -36,7 +36,7 @@ export async function forgetContainer(app: CriApp, id: string, signal: AbortSign
       );
     }
     // A parked init, which has no exit to wait for, is killed here.
-    await step("container.shim-remove", () => app.pods.get(record.podId)?.remove(id, record.cgroupsPath, signal));
+    await step("container.shim-remove", () => removeFromPod(app, record, signal));
     await removeTraces(app, record);
     await step("container.forget", () => {
       app.events.emitOnce("deleted", id, record.podId);
@@ -45,6 +45,14 @@ export async function forgetContainer(app: CriApp, id: string, signal: AbortSign
     app.stops.settle(id);
     app.log.info({ id, name: record.name }, "container removed");
   });
+}
+
+/** Of a pod whose helper died nobody else knows the cgroup any more once the record is gone. */
+async function removeFromPod(app: CriApp, record: ContainerRecord, signal: AbortSignal): Promise<void> {
+  const pod = app.pods.get(record.podId);
+  if (pod !== undefined) return await pod.remove(record.id, record.cgroupsPath, signal);
+  await app.runtime.killRemains([record.cgroupsPath], signal);
+  await app.runtime.removeCgroup(record.cgroupsPath, signal);
 }
 
 /** Frees the disk space before the record goes: on a full disk only this makes room for what follows. */

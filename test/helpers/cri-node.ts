@@ -1,7 +1,7 @@
 /** A daemon with an image in place, and short forms of what a kubelet does with it. */
 import { execFileSync } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CriClient, Message } from "./cri-client.ts";
@@ -54,6 +54,8 @@ export class CriNode implements AsyncDisposable {
     this.#scratch = scratch;
     this.logs = join(scratch, "logs");
     mkdirSync(this.logs);
+    // As the kubelet does: the parent of the pods' cgroups is there before them and stays.
+    for (const hierarchy of hierarchies) mkdirSync(join(hierarchy, this.cgroupParent), { recursive: true });
   }
 
   static async start(options: DaemonOptions = {}): Promise<CriNode> {
@@ -62,7 +64,10 @@ export class CriNode implements AsyncDisposable {
     const reference = await pushImage(registry, "test/busybox", "1", buildBusyboxImage(join(scratch, "image")));
     const daemon = await Daemon.start(options);
     const { image_ref } = await daemon.client.image("PullImage", { image: { image: reference } });
-    return new CriNode(daemon, registry, reference, image_ref, scratch);
+    const node = new CriNode(daemon, registry, reference, image_ref, scratch);
+    // What the first pod of a daemon makes once and for all (its helpers' cgroup) is there before any test takes stock.
+    await node.removePod(await node.runPod(node.podConfig("first")));
+    return node;
   }
 
   get client(): CriClient {
@@ -210,23 +215,12 @@ export class CriNode implements AsyncDisposable {
   }
 }
 
+const hierarchies = ["", "unified", "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd"]
+  .map((name) => join("/sys/fs/cgroup", name))
+  .filter((path) => existsSync(join(path, "cgroup.procs")));
+
 function removeCgroups(parent: string): void {
-  for (const hierarchy of [
-    "",
-    "unified",
-    "cpu",
-    "cpuacct",
-    "cpuset",
-    "memory",
-    "devices",
-    "freezer",
-    "blkio",
-    "pids",
-    "systemd",
-  ]) {
-    const directory = join("/sys/fs/cgroup", hierarchy, parent);
-    rmdirTree(directory);
-  }
+  for (const hierarchy of hierarchies) rmdirTree(join(hierarchy, parent));
 }
 
 function rmdirTree(directory: string): void {
