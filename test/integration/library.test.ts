@@ -1,5 +1,5 @@
 /** Containers of the library on this machine: their life, whoever leads it. */
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { allowedDevices, Container } from "../../src/core/library/public.ts";
@@ -171,6 +171,40 @@ describe("several processes that lead it", () => {
     expect(told.filter(({ did }) => did === "run")).toHaveLength(1);
     expect(told.filter(({ error }) => error === "container already has init process")).toHaveLength(1);
     await end(container);
+  });
+
+  it("takes up a start that was killed half-way", async () => {
+    const id = place.newId();
+    const steps = [{ do: "start", process: { args: ["sleep", "1000"], env: ["PATH=/bin"] } }];
+    using actor = startActor({ stateDir: place.stateDir, id, config: place.config(id), steps, stay: true });
+    expect(await actor.next()).toEqual({ did: "start", result: null });
+    const gone = new Promise((resolve) => actor.child.once("exit", resolve));
+    actor.child.kill("SIGKILL");
+    await gone;
+    // As if it had been killed before it could write down what it has started.
+    const file = join(place.stateDir, id, "state.json");
+    const state = JSON.parse(readFileSync(file, "utf8"));
+    writeFileSync(file, JSON.stringify({ ...state, init_process_pid: 0, init_process_start: 0 }));
+    const container = await Container.load(place.stateDir, id);
+    expect(await container.status()).toBe("stopped");
+    await container.run(shell("sleep 1000"));
+    expect(existsSync(`/proc/${state.init_process_pid}/exe`)).toBe(false);
+    expect(await container.processes()).toHaveLength(1);
+    await end(container);
+    expect(place.leftovers()).toEqual([]);
+  });
+
+  it("can still be ended when its helper was killed", async () => {
+    const container = await place.sleeping();
+    const shim = JSON.parse(readFileSync(join(place.stateDir, container.id, "shim.json"), "utf8"));
+    process.kill(shim.pid, "SIGKILL");
+    expect(await container.wait()).toEqual({ exitCode: 255, signal: 0, known: false, oomKilled: undefined });
+    expect(await container.status()).toBe("running");
+    await expect(container.exec(shell("true"))).rejects.toThrow("the helper of container");
+    await container.signal("KILL");
+    await until(async () => (await container.status()) === "stopped");
+    await container.destroy();
+    expect(place.leftovers()).toEqual([]);
   });
 
   it("tells everybody how it ended, also who asks later", async () => {

@@ -283,10 +283,17 @@ export class Container {
       if (this.#access.init(state) !== undefined) throw isPaused();
       await cgroup.cgroups.setFrozen(cgroup.path, false, signal);
     }
+    await this.#endHelper(state);
+    await removeCgroup(cgroup, state.caisson.made_parents, signal);
+  }
+
+  /** With whatever it has started. Before the first process there is one only if a start was killed half-way. Whether there was one. */
+  async #endHelper(state: SavedState): Promise<boolean> {
     const link = await this.#access.link(state);
     this.#access.release();
-    await removeContainerShim(this.#access.machine, this.#access.directory, state.caisson.shim_id, link, signal);
-    await removeCgroup(cgroup, state.caisson.made_parents, signal);
+    const { machine, directory } = this.#access;
+    await removeContainerShim(machine, directory, state.caisson.shim_id, link, AbortSignal.timeout(destroyDeadlineMs));
+    return link !== undefined;
   }
 
   async #startInit(state: SavedState, process: Process): Promise<void> {
@@ -296,6 +303,10 @@ export class Container {
     // What a path leads to may have changed since create().
     validateConfig(config, facts);
     const cgroup = this.#access.cgroup(state);
+    if (await this.#endHelper(state)) {
+      // Linux kills at birth whoever is cloned into a cgroup that cgroup.kill was ever written to (seen in 6.18): it has to be a new one.
+      await removeCgroup(cgroup, [], AbortSignal.timeout(destroyDeadlineMs));
+    }
     await refuseUsedCgroup(cgroup);
     const madeParents = [...new Set([...state.caisson.made_parents, ...missingParents(cgroup)])];
     writeState(directory, { ...state, caisson: { ...state.caisson, made_parents: madeParents } });

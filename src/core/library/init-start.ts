@@ -63,8 +63,6 @@ export async function startInit(input: InitStart): Promise<StartedInit> {
   await makeCgroup(cgroup, config);
   let link: ShimLink | undefined;
   undo.push("helper", (undoSignal) => removeContainerShim(machine, directory, shimId, link, undoSignal));
-  // What an earlier attempt left that was killed on its way.
-  await removeContainerShim(machine, directory, shimId, undefined, signal);
   link = await startContainerShim(machine, directory, shimId, signal);
   const shim = await link.shim();
   using joined = JoinedNamespaces.open(config, shape);

@@ -4,6 +4,7 @@ import { RuntimeError } from "../../lib/errors.ts";
 import type { ProcessIdentity } from "../runtime.ts";
 import { Console } from "./console.ts";
 import { invalidProcess } from "./errors.ts";
+import { refuseUnknownProcessFields } from "./known-fields.ts";
 import type { ConsoleSize, ProcessSpec } from "./process-spec.ts";
 import type { StdioStreams } from "./stdio.ts";
 
@@ -37,7 +38,9 @@ export class Process {
   #running: RunningProcess | undefined;
   #console: Console | undefined;
 
+  /** @throws RuntimeError invalid_argument, or unimplemented for a field that nobody would heed. */
   constructor(spec: ProcessSpec) {
+    refuseUnknownProcessFields(spec);
     if (spec.args.length === 0 || spec.args[0] === "") throw new RuntimeError("invalid_argument", "args must not be empty");
     const cwd = spec.cwd ?? "/";
     if (!cwd.startsWith("/")) throw new RuntimeError("invalid_argument", "Cwd must be an absolute path");

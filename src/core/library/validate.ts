@@ -5,6 +5,7 @@ import { sysctlPath } from "../namespace/sysctl-path.ts";
 import type { OciIdMapping } from "../oci.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { Config, Device, Mount, NamespaceType } from "./config.ts";
+import { refuseUnknownFields } from "./known-fields.ts";
 import { checkSysctl } from "./sysctl-rules.ts";
 
 export interface MachineFacts {
@@ -21,6 +22,7 @@ export const namespaceTypes: readonly NamespaceType[] = ["user", "ipc", "uts", "
 
 /** @throws RuntimeError invalid_argument, or unimplemented for what cannot be done yet. */
 export function validateConfig(config: Config, facts: MachineFacts): void {
+  refuseUnknownFields(config);
   checkRoot(config, facts);
   checkNamespaces(config, facts);
   checkUserNamespace(config);

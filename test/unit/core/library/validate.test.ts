@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Config } from "../../../../src/core/library/config.ts";
 import { checkId } from "../../../../src/core/library/container-id.ts";
+import { Process } from "../../../../src/core/library/process.ts";
+import type { ProcessSpec } from "../../../../src/core/library/process-spec.ts";
 import { validateConfig } from "../../../../src/core/library/validate.ts";
 import { config, facts, withUser } from "./fixtures.ts";
 
@@ -77,6 +79,16 @@ describe("rules of a config", () => {
     ],
   ])("refuse %s", (_, changes, message) => {
     expect(refusal(changes)).toThrow(message);
+  });
+
+  it("hold no field that nobody would heed", () => {
+    const more = (changes: object) => refusal(changes as Partial<Config>);
+    expect(more({ hooks: { prestart: [] } })).toThrow("config.hooks is not supported");
+    expect(more({ apparmorProfile: "x" })).toThrow("config.apparmorProfile is not supported");
+    expect(more({ cgroups: { resources: { blockIO: {} } } })).toThrow("config.cgroups.resources.blockIO is not supported");
+    expect(more({ cgroups: { resources: { memory: { swappiness: 1 } } } })).toThrow("config.cgroups.resources.memory.swappiness");
+    expect(more({ mounts: [{ destination: "/a", propagation: 1 }] })).toThrow("config.mounts.propagation is not supported");
+    expect(() => new Process({ args: ["a"], selinuxLabel: "x" } as ProcessSpec)).toThrow("process.selinuxLabel is not supported");
   });
 
   it("ask mappings or a path of a user namespace, and no offsets of a joined time namespace", () => {
