@@ -17,6 +17,7 @@ import { identifyInstance } from "./cri/instance.ts";
 import { recover } from "./cri/recover.ts";
 import { translateContainerOn } from "./cri/translate-container.ts";
 import { readTranslationNode } from "./cri/translate-node.ts";
+import { resolveResources } from "./cri/translate-resources.ts";
 import { translateSandbox } from "./cri/translate-sandbox.ts";
 import type { InfoResponse } from "./gen/caisson/v1/node.ts";
 import { openImageService } from "./image/open-image-service.ts";
@@ -217,6 +218,7 @@ class CaissonDaemon {
       clock: systemClock(),
       translateSandbox,
       translateContainer: translateContainerOn(node),
+      resolveResources: (asked) => resolveResources(asked, node.facts),
     });
     this.#cri = cri;
     this.#own("pods", () => cri.close());

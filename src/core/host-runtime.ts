@@ -20,7 +20,17 @@ import { removePodRemains, shmPathOf } from "./pod-remains.ts";
 import type { CoreLog, PodTools } from "./pod-tools.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
 import { SeccompCompiler } from "./process/seccomp.ts";
-import type { CgroupMetrics, CgroupStats, ContainerExit, DiskFacts, Pod, PodSpec, ProcessIdentity, Runtime } from "./runtime.ts";
+import type {
+  CgroupMetrics,
+  CgroupStats,
+  ContainerExit,
+  DiskFacts,
+  Pod,
+  PodSpec,
+  ProcessIdentity,
+  ResourceChange,
+  Runtime,
+} from "./runtime.ts";
 import { connectShim } from "./shim/connect.ts";
 import { ProcessHandle } from "./shim/process-handle.ts";
 import { loadShimImage, type ShimImage, startShim } from "./shim/start.ts";
@@ -177,8 +187,8 @@ export class HostRuntime implements Runtime {
     return { device, bytes: disk.blocks * disk.bsize, inodes: disk.files, inodesFree: disk.ffree };
   }
 
-  async updateResources(cgroupsPath: string, resources: OciResources): Promise<void> {
-    await this.#tools.cgroups.change(cgroupsPath, resources);
+  async updateResources(cgroupsPath: string, resources: OciResources): Promise<ResourceChange> {
+    return await this.#tools.cgroups.change(cgroupsPath, resources);
   }
 
   /** Lets go of everything; pods go on. Caisson's own cgroup goes too when no shim lives in it. */

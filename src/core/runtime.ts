@@ -205,6 +205,12 @@ export interface PressureLine {
   readonly totalNs: bigint;
 }
 
+/** Limits that have been changed. */
+export interface ResourceChange {
+  /** Puts the former values back. */
+  undo(): Promise<void>;
+}
+
 /** Everything that monitoring asks for, at the price of some more files. */
 export interface CgroupMetrics extends CgroupStats {
   readonly cpuUserNs: bigint | undefined;
@@ -346,8 +352,9 @@ export interface Runtime {
   metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined>;
   /** The filesystem that holds this path. */
   diskOf(path: string): Promise<DiskFacts>;
-  /** All or nothing; current values are put back when one is refused. */
-  updateResources(cgroupsPath: string, resources: OciResources): Promise<void>;
+  /** All or nothing; current values are put back when one is refused. A memory limit below what cannot be freed is
+   *  `failed_precondition`, and nothing is killed for it. */
+  updateResources(cgroupsPath: string, resources: OciResources): Promise<ResourceChange>;
   /** Sentences about what the machine lacks (capabilities, limits, controllers), for the log, Status and doctor. */
   readonly limitations: readonly string[];
 }

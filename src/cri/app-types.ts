@@ -12,6 +12,7 @@
  * | listPodSandbox, listContainers, listContainerStats, listImages as streams | sandbox-list-stream.ts, container-list-stream.ts, container-stats-stream.ts, image-list-stream.ts |
  * | podSandboxStats, listPodSandboxStats, streamPodSandboxStats | sandbox-stats.ts, -stats-list.ts, -stats-stream.ts |
  * | listMetricDescriptors, listPodSandboxMetrics, streamPodSandboxMetrics | metric-descriptors.ts, sandbox-metrics.ts, -metrics-stream.ts |
+ * | updateContainerResources, updatePodSandboxResources | container-update.ts, sandbox-update.ts |
  * | getContainerEvents | container-events.ts |
  * | containerStats, listContainerStats, execSync, reopenContainerLog | container-stats.ts, container-stats-list.ts, exec-sync.ts, log-reopen.ts |
  * | pullImage, imageStatus, listImages, removeImage, imageFsInfo | image-pull.ts, -status.ts, -list.ts, -remove.ts, -fs-info.ts |
@@ -30,7 +31,7 @@ import type { Registry } from "./registry.ts";
 import type { SpecCache } from "./spec-cache.ts";
 import type { StopRequests } from "./stop-requests.ts";
 import type { TeardownRetries } from "./teardown-retries.ts";
-import type { TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
+import type { ResolveResources, TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
 import type { UsageSamples } from "./usage-samples.ts";
 import type { WritableLayerUsage } from "./writable-layer-usage.ts";
 
@@ -85,6 +86,7 @@ export interface CriParts {
   readonly clock: CriClock;
   readonly translateSandbox: TranslateSandbox;
   readonly translateContainer: TranslateContainer;
+  readonly resolveResources: ResolveResources;
 }
 
 export interface CriApp extends CriParts {

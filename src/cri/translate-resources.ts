@@ -3,12 +3,7 @@ import type { OciResources } from "../core/oci.ts";
 import type { LinuxContainerResources } from "../gen/cri/v1/api.ts";
 import { invalid, quoted, safeNumber } from "./translate-check.ts";
 import type { NodeFacts } from "./translate-node.ts";
-
-export interface ResolvedResources {
-  readonly resources: Omit<OciResources, "devices">;
-  readonly oomScoreAdj: number;
-  readonly notes: readonly string[];
-}
+import type { ResolvedResources } from "./translation.ts";
 
 /** A page below 2^53: more than any machine has, and exact as a number. */
 const mostBytes = 2n ** 53n - 4096n;

@@ -4,9 +4,9 @@
  * OCI spec. Neither changes anything on the machine, except that a missing mount source directory is made. Both throw RuntimeError
  * with the gRPC code that the caller shall see.
  */
-import type { OciSpec } from "../core/oci.ts";
+import type { OciResources, OciSpec } from "../core/oci.ts";
 import type { PidNamespace, PodSpec, Rootfs } from "../core/runtime.ts";
-import type { ContainerConfig, Mount, PodSandboxConfig } from "../gen/cri/v1/api.ts";
+import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
 import type { PodNetworkRequest } from "../network/pod-network.ts";
 
@@ -105,3 +105,12 @@ export interface ContainerTranslation {
 
 export type TranslateSandbox = (input: SandboxInput) => PodTranslation;
 export type TranslateContainer = (input: ContainerInput) => Promise<ContainerTranslation>;
+
+export interface ResolvedResources {
+  readonly resources: Omit<OciResources, "devices">;
+  readonly oomScoreAdj: number;
+  readonly notes: readonly string[];
+}
+
+/** Limits alone, for a container that is there. */
+export type ResolveResources = (asked: LinuxContainerResources) => ResolvedResources;

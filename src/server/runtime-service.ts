@@ -10,6 +10,7 @@ import { listContainerStats } from "../cri/container-stats-list.ts";
 import { streamContainerStats } from "../cri/container-stats-stream.ts";
 import { containerStatus } from "../cri/container-status.ts";
 import { stopContainer } from "../cri/container-stop.ts";
+import { updateContainerResources } from "../cri/container-update.ts";
 import { execSync } from "../cri/exec-sync.ts";
 import { reopenContainerLog } from "../cri/log-reopen.ts";
 import { listMetricDescriptors } from "../cri/metric-descriptors.ts";
@@ -28,6 +29,7 @@ import { listPodSandboxStats } from "../cri/sandbox-stats-list.ts";
 import { streamPodSandboxStats } from "../cri/sandbox-stats-stream.ts";
 import { podSandboxStatus } from "../cri/sandbox-status.ts";
 import { stopPodSandbox } from "../cri/sandbox-stop.ts";
+import { updatePodSandboxResources } from "../cri/sandbox-update.ts";
 import { type RuntimeServiceServer, RuntimeServiceService } from "../gen/cri/v1/api.ts";
 import type { Gate } from "./call.ts";
 import type { Service } from "./grpc-server.ts";
@@ -50,6 +52,8 @@ export function runtimeService(gate: Gate, app: () => CriApp): Service {
     startContainer: unary("StartContainer", gate, (ctx, req) => startContainer(app(), ctx, req)),
     stopContainer: unary("StopContainer", gate, (ctx, req) => stopContainer(app(), ctx, req)),
     removeContainer: unary("RemoveContainer", gate, (ctx, req) => removeContainer(app(), ctx, req)),
+    updateContainerResources: unary("UpdateContainerResources", gate, (ctx, req) => updateContainerResources(app(), ctx, req)),
+    updatePodSandboxResources: unary("UpdatePodSandboxResources", gate, (ctx, req) => updatePodSandboxResources(app(), ctx, req)),
     containerStatus: unary("ContainerStatus", gate, (ctx, req) => containerStatus(app(), ctx, req)),
     listContainers: unary("ListContainers", gate, (ctx, req) => listContainers(app(), ctx, req)),
     containerStats: unary("ContainerStats", gate, (ctx, req) => containerStats(app(), ctx, req)),

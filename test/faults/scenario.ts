@@ -77,6 +77,16 @@ export const calls: readonly { readonly name: string; readonly call: (run: Run) 
       if (exitCode !== 4 || stdout !== "in\n") throw new Error(`exec gave ${exitCode} and ${JSON.stringify(stdout)}`);
     },
   },
+  {
+    name: "UpdateContainerResources",
+    call: ({ node, steady }) =>
+      node.client.runtime("UpdateContainerResources", { container_id: steady, linux: { cpu_shares: 512 } }),
+  },
+  {
+    name: "UpdatePodSandboxResources",
+    call: ({ node, podId }) =>
+      node.client.runtime("UpdatePodSandboxResources", { pod_sandbox_id: podId, resources: { cpu_shares: 512 } }),
+  },
   { name: "ReopenContainerLog", call: ({ node, steady }) => node.client.runtime("ReopenContainerLog", { container_id: steady }) },
   {
     name: "StopContainer stubborn",

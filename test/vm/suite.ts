@@ -52,6 +52,67 @@ await test("a container has the limits that were asked for, in a cgroup namespac
   await node.removePod(podId);
 });
 
+await test("statistics have pressure, I/O and the pod's own numbers", async () => {
+  const pod = node.podConfig("numbers");
+  const podId = await node.runPod(pod);
+  const resources = { memory_limit_in_bytes: 64 << 20, cpu_period: 100_000, cpu_quota: 20_000, cpu_shares: 512 };
+  const busy = ["/bin/sh", "-c", "while :; do :; done"];
+  const id = await node.run(podId, pod, node.containerConfig("main", busy, { linux: { resources } }));
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  const { stats } = await node.client.runtime("PodSandboxStats", { pod_sandbox_id: podId });
+  const [own] = stats.linux.containers;
+  assert.equal(own.attributes.id, id);
+  assert.ok(BigInt(own.cpu.usage_core_nano_seconds.value) > 0n);
+  assert.ok(BigInt(stats.linux.cpu.usage_core_nano_seconds.value) >= BigInt(own.cpu.usage_core_nano_seconds.value));
+  assert.ok(BigInt(own.cpu.psi.Some.Total) > 0n);
+  assert.ok(own.memory.psi.Full !== null && own.io.psi.Some !== null && stats.linux.io.psi.Full !== null);
+  assert.equal(BigInt(own.memory.working_set_bytes.value) + BigInt(own.memory.available_bytes.value), 64n << 20n);
+  assert.equal(own.swap.swap_usage_bytes.value, "0");
+  assert.equal(stats.linux.process.process_count.value, "1");
+  const { pod_metrics } = await node.client.runtime("ListPodSandboxMetrics", {});
+  const metrics = pod_metrics[0].container_metrics[0].metrics as { name: string; value: { value: string } }[];
+  const value = (name: string): number => Number(metrics.find((metric) => metric.name === `container_${name}`)?.value.value);
+  assert.ok(value("cpu_cfs_throttled_periods_total") > 0);
+  assert.ok(value("memory_working_set_bytes") > 0);
+  assert.equal(value("oom_events_total"), 0);
+  assert.equal(value("processes"), 1);
+  await node.removePod(podId);
+});
+
+await test("a memory limit below what is in use is refused, and kills nothing", async () => {
+  const pod = node.podConfig("resize");
+  const podId = await node.runPod(pod);
+  const resources = { memory_limit_in_bytes: 96 << 20, cpu_period: 100_000, cpu_quota: 50_000 };
+  const script = "head -c 33554432 /dev/zero | tr '\\0' x > /dev/shm/big; echo filled; exec sleep 1000";
+  const config = node.containerConfig("main", ["/bin/sh", "-c", script], { linux: { resources } });
+  const id = await node.run(podId, pod, config);
+  for (let tries = 0; !node.log("resize", "main").includes("filled"); tries++) {
+    assert.ok(tries < 600, "the container never filled its memory");
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  const directory = cgroupOf("resize", id);
+  const update = (linux: object): Promise<unknown> =>
+    node.client.runtime("UpdateContainerResources", { container_id: id, linux });
+  await assert.rejects(
+    update({ cpu_quota: 70_000, memory_limit_in_bytes: 8 << 20 }),
+    /unable to set the memory limit to 8388608/,
+  );
+  assert.equal(fileIn(directory, "memory.max"), String(96 << 20));
+  assert.equal(fileIn(directory, "memory.high"), "max");
+  assert.equal(fileIn(directory, "cpu.max"), "50000 100000");
+  await update({ memory_limit_in_bytes: 64 << 20, cpu_quota: 70_000, unified: { "memory.low": "4096" } });
+  assert.equal(fileIn(directory, "memory.max"), String(64 << 20));
+  assert.equal(fileIn(directory, "memory.swap.max"), "0");
+  assert.equal(fileIn(directory, "cpu.max"), "70000 100000");
+  assert.equal(fileIn(directory, "memory.low"), "4096");
+  assert.match(fileIn(directory, "memory.events"), /oom_kill 0/);
+  const { state, resources: shown } = await node.status(id);
+  assert.equal(state, "CONTAINER_RUNNING");
+  assert.equal(shown.linux.memory_limit_in_bytes, String(64 << 20));
+  assert.equal(shown.linux.cpu_quota, "70000");
+  await node.removePod(podId);
+});
+
 await test("devices are allowed and denied by the program of the cgroup", async () => {
   const pod = node.podConfig("devices");
   const podId = await node.runPod(pod);

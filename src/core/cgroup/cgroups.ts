@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { readFile, rmdir } from "node:fs/promises";
 import { addon } from "../../native/addon.ts";
 import type { OciResources } from "../oci.ts";
-import type { CgroupMetrics, CgroupStats } from "../runtime.ts";
+import type { CgroupMetrics, CgroupStats, ResourceChange } from "../runtime.ts";
 import { readCgroupFile, readCgroupFiles, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
 import { isFrozen, setFrozen } from "./cgroup-freezer.ts";
 import { killEverything, processesIn } from "./cgroup-kill.ts";
@@ -84,8 +84,8 @@ export class Cgroups {
     }
   }
 
-  async change(path: string, resources: OciResources): Promise<void> {
-    await changeResources(this.hierarchies, this.#place(path), resources);
+  async change(path: string, resources: OciResources): Promise<ResourceChange> {
+    return await changeResources(this.hierarchies, this.#place(path), resources);
   }
 
   async remove(path: string, signal?: AbortSignal): Promise<void> {

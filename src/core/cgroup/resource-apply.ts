@@ -1,9 +1,12 @@
 /** Writes resources to a cgroup: all, or what was there before. */
-import { codeOf, RuntimeError, wrapError } from "../../lib/errors.ts";
+import { dirname } from "node:path/posix";
+import { codeOf, messageOf, RuntimeError, wrapError } from "../../lib/errors.ts";
 import type { OciResources } from "../oci.ts";
+import type { ResourceChange } from "../runtime.ts";
 import { readCgroupFile, readCgroupFileSync, writeCgroupFile, writeCgroupFileSync } from "./cgroup-files.ts";
 import { type CgroupPlace, directoryOf } from "./cgroup-place.ts";
 import { type Hierarchies, locate } from "./hierarchies.ts";
+import { withRoom } from "./memory-room.ts";
 import { type ResourceWrite, resourceWrites } from "./resource-writes.ts";
 
 interface Placed extends ResourceWrite {
@@ -22,23 +25,30 @@ export function applyResources(hierarchies: Hierarchies, place: CgroupPlace, res
 }
 
 /** For a cgroup in use. When a value is refused, the former ones are put back, newest first. */
-export async function changeResources(hierarchies: Hierarchies, place: CgroupPlace, resources: OciResources): Promise<void> {
+export async function changeResources(
+  hierarchies: Hierarchies,
+  place: CgroupPlace,
+  resources: OciResources,
+): Promise<ResourceChange> {
   const current = await currentMemoryLimit(hierarchies, place);
   const former: { path: string; value: string }[] = [];
   const remember = async ({ path }: Placed) => {
     const value = await readCgroupFile(path);
-    if (value !== undefined) former.unshift({ path, value });
+    // An empty list is written as an empty line: a write of nothing is none.
+    if (value !== undefined) former.unshift({ path, value: value === "" ? "\n" : value });
+  };
+  const undo = async (): Promise<void> => {
+    for (const { path, value } of former) await writeCgroupFile(path, value);
   };
   try {
     await writeInOrder(placed(hierarchies, place, resources, current), remember);
   } catch (error) {
-    for (const { path, value } of former) {
-      await writeCgroupFile(path, value).catch((undoing: unknown) => {
-        throw wrapError(`${String(error)}; putting back the former values failed`, undoing);
-      });
-    }
+    await undo().catch((undoing: unknown) => {
+      throw wrapError(`${messageOf(error)}; putting back the former values failed`, undoing);
+    });
     throw error;
   }
+  return { undo };
 }
 
 function placed(
@@ -80,8 +90,10 @@ async function writeInOrder(writes: readonly Placed[], before: (write: Placed) =
 }
 
 async function writeOne(write: Placed): Promise<void> {
+  const put = async (): Promise<void> => settle(write, await writeCgroupFile(write.path, write.value));
   try {
-    settle(write, await writeCgroupFile(write.path, write.value));
+    if (write.file === "memory.max") await withRoom(dirname(write.path), write.value, put);
+    else await put();
   } catch (error) {
     throw explained(write, error);
   }

@@ -8,6 +8,8 @@ import { createContainer } from "../../../../src/cri/container-create.ts";
 import { startContainer } from "../../../../src/cri/container-start.ts";
 import { recover } from "../../../../src/cri/recover.ts";
 import { runPodSandbox } from "../../../../src/cri/sandbox-run.ts";
+import type { NodeFacts } from "../../../../src/cri/translate-node.ts";
+import { resolveResources } from "../../../../src/cri/translate-resources.ts";
 import { translateSandbox } from "../../../../src/cri/translate-sandbox.ts";
 import type { TranslateContainer } from "../../../../src/cri/translation.ts";
 import {
@@ -18,6 +20,7 @@ import {
   RunPodSandboxRequest,
 } from "../../../../src/gen/cri/v1/api.ts";
 import { codeOf, messageOf } from "../../../../src/lib/errors.ts";
+import { fakeNode } from "../translate-fixture.ts";
 import { FakeRuntime } from "./fake-runtime.ts";
 import { FakeImages, FakeNetwork } from "./fake-services.ts";
 import { FakeStore } from "./fake-store.ts";
@@ -56,6 +59,8 @@ export class FakeNode {
   nowNs = 1_000n;
   cri: Cri | undefined;
   translateContainer: TranslateContainer = translateForTest;
+  /** What differs from a node that can do everything. */
+  facts: Partial<NodeFacts> = {};
 
   get config(): CriConfig {
     return {
@@ -95,6 +100,7 @@ export class FakeNode {
       clock: { nowNs: () => ++this.nowNs },
       translateSandbox,
       translateContainer: (input) => this.translateContainer(input),
+      resolveResources: (asked) => resolveResources(asked, fakeNode(this.facts).facts),
     });
     await recover(this.cri.app);
     return this.cri.app;

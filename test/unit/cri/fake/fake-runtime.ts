@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
-import type { OciSpec } from "../../../../src/core/oci.ts";
+import type { OciResources, OciSpec } from "../../../../src/core/oci.ts";
 import type {
   AttachedStreams,
   AttachRequest,
@@ -17,6 +17,7 @@ import type {
   InterfaceCounters,
   Pod,
   PodSpec,
+  ResourceChange,
   Rootfs,
   Runtime,
   StreamedExec,
@@ -274,6 +275,7 @@ export class FakeRuntime implements Runtime {
   connected: (port: number) => Duplex = () => {
     throw new RuntimeError("internal", "the test does not connect");
   };
+  readonly limits = new Map<string, OciResources>();
   metricsOf: (path: string) => CgroupMetrics | undefined = () => undefined;
   interfaces: readonly InterfaceCounters[] = [];
   statsOf: (path: string) => CgroupStats | undefined = () => undefined;
@@ -371,7 +373,17 @@ export class FakeRuntime implements Runtime {
     return this.statsOf(cgroupsPath);
   }
 
-  async updateResources(): Promise<void> {}
+  async updateResources(path: string, resources: OciResources): Promise<ResourceChange> {
+    await this.called("updateResources");
+    const before = this.limits.get(path);
+    this.limits.set(path, resources);
+    return {
+      undo: async () => {
+        if (before === undefined) this.limits.delete(path);
+        else this.limits.set(path, before);
+      },
+    };
+  }
 
   wipe(spec: PodSpec): void {
     this.shims.delete(spec.id);
