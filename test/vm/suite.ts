@@ -83,7 +83,7 @@ await test("a memory limit below what is in use is refused, and kills nothing", 
   const pod = node.podConfig("resize");
   const podId = await node.runPod(pod);
   const resources = { memory_limit_in_bytes: 96 << 20, cpu_period: 100_000, cpu_quota: 50_000 };
-  const script = "head -c 33554432 /dev/zero | tr '\\0' x > /dev/shm/big; echo filled; exec sleep 1000";
+  const script = "head -c 16777216 /dev/zero | tr '\\0' x > /dev/shm/big; echo filled; exec sleep 1000";
   const config = node.containerConfig("main", ["/bin/sh", "-c", script], { linux: { resources } });
   const id = await node.run(podId, pod, config);
   for (let tries = 0; !node.log("resize", "main").includes("filled"); tries++) {
