@@ -33,6 +33,7 @@ import { imageService } from "./server/image-service.ts";
 import { nodeService } from "./server/node-service.ts";
 import { runtimeService } from "./server/runtime-service.ts";
 import { type NodeStore, openStore } from "./store/sqlite-store.ts";
+import { openStreamingServer, type StreamingOptions } from "./streaming/streaming-server.ts";
 
 /** How long running calls get to end by themselves when the daemon stops. */
 const graceMs = 5000;
@@ -208,11 +209,13 @@ class CaissonDaemon {
     this.#own("network", () => network.close());
     const cdi = new CdiDevices({ directories: config.cdi.specDirs, onProblem: (sentence) => log.warn({}, sentence) });
     const node = await readTranslationNode(runtime.cgroupVersion, cdi);
+    const streaming = await openStreamingServer(streamingOptions(config, log));
     const cri = createCri({
       runtime,
       images,
       network,
       store,
+      streaming,
       log,
       config: criConfig(config, node.facts.recursiveReadOnly),
       clock: systemClock(),
@@ -222,6 +225,8 @@ class CaissonDaemon {
     });
     this.#cri = cri;
     this.#own("pods", () => cri.close());
+    // Sessions end before the pods that they are about are let go.
+    this.#own("streaming", () => streaming.close());
     return cri;
   }
 
@@ -256,6 +261,19 @@ class CaissonDaemon {
     delay.reset();
     return info;
   }
+}
+
+function streamingOptions({ streaming }: Config, log: Log): StreamingOptions {
+  const { address, port, tlsCert, tlsKey, clientCa, idleTimeoutS, tokenTtlS, maxPendingTokens } = streaming;
+  return {
+    address,
+    port,
+    tls: tlsCert === "" ? undefined : { cert: tlsCert, key: tlsKey, clientCa: clientCa || undefined },
+    idleMs: idleTimeoutS * 1000,
+    ttlMs: tokenTtlS * 1000,
+    mostPending: maxPendingTokens,
+    log,
+  };
 }
 
 function criConfig(config: Config, recursiveReadOnlyMounts: boolean): CriConfig {

@@ -108,6 +108,20 @@ const sections = {
       "",
     ),
   },
+  streaming: {
+    address: key(
+      v.pipe(v.string(), v.minLength(1)),
+      "Where Exec, Attach and PortForward are served; others can reach it.",
+      "127.0.0.1",
+    ),
+    port: key(count(0, 65_535), "0: any that is free.", 0),
+    tls_cert: key(v.union([absolutePath, v.literal("")]), "PEM file of the certificate; empty: plain HTTP.", ""),
+    tls_key: key(v.union([absolutePath, v.literal("")]), "PEM file of its key.", ""),
+    client_ca: key(v.union([absolutePath, v.literal("")]), "Clients must show a certificate of this authority; empty: none.", ""),
+    idle_timeout_s: key(count(1, 2_000_000), "A connection on which nothing moves for so long is ended.", 4 * 3600),
+    token_ttl_s: key(count(1, 3600), "How long a URL is good for.", 60),
+    max_pending_tokens: key(count(1, 1_000_000), "Most URLs that wait for their clients.", 1000),
+  },
   store: {
     ballast_bytes: key(count(0, 1 << 30), "Kept free for removals on a full disk.", 1 << 20),
     events_per_object: key(count(16, 100_000), "Oldest events beyond it are forgotten.", 256),
@@ -130,6 +144,14 @@ const schema = v.strictObject({
   image: section(sections.image),
   cdi: section(sections.cdi),
   runtime: section(sections.runtime),
+  streaming: v.pipe(
+    section(sections.streaming),
+    v.check(
+      ({ tls_cert = "", tls_key = "", client_ca = "" }) =>
+        (tls_cert === "") === (tls_key === "") && (client_ca === "" || tls_cert !== ""),
+      "tls_cert and tls_key belong together, and client_ca needs both",
+    ),
+  ),
   store: section(sections.store),
 });
 

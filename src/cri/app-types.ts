@@ -15,6 +15,7 @@
  * | updateContainerResources, updatePodSandboxResources | container-update.ts, sandbox-update.ts |
  * | getContainerEvents | container-events.ts |
  * | containerStats, listContainerStats, execSync, reopenContainerLog | container-stats.ts, container-stats-list.ts, exec-sync.ts, log-reopen.ts |
+ * | exec, attach, portForward | exec.ts, attach.ts, port-forward.ts |
  * | pullImage, imageStatus, listImages, removeImage, imageFsInfo | image-pull.ts, -status.ts, -list.ts, -remove.ts, -fs-info.ts |
  */
 import type { Runtime } from "../core/runtime.ts";
@@ -22,6 +23,7 @@ import type { ImageService } from "../image/image-service.ts";
 import type { KeyedLock } from "../lib/lock.ts";
 import type { PodNetwork } from "../network/pod-network.ts";
 import type { Store } from "../store/store.ts";
+import type { StreamingUrls } from "../streaming/streaming-server.ts";
 import type { CriEvents } from "./events.ts";
 import type { LivePods } from "./live-pods.ts";
 import type { NameReservations } from "./name-reservations.ts";
@@ -81,6 +83,7 @@ export interface CriParts {
   readonly images: ImageService;
   readonly network: PodNetwork;
   readonly store: Store;
+  readonly streaming: StreamingUrls;
   readonly config: CriConfig;
   readonly log: CriLog;
   readonly clock: CriClock;

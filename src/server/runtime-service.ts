@@ -1,4 +1,5 @@
 import type { CriApp } from "../cri/app-types.ts";
+import { attach } from "../cri/attach.ts";
 import { createContainer } from "../cri/container-create.ts";
 import { getContainerEvents } from "../cri/container-events.ts";
 import { listContainers } from "../cri/container-list.ts";
@@ -11,9 +12,11 @@ import { streamContainerStats } from "../cri/container-stats-stream.ts";
 import { containerStatus } from "../cri/container-status.ts";
 import { stopContainer } from "../cri/container-stop.ts";
 import { updateContainerResources } from "../cri/container-update.ts";
+import { exec } from "../cri/exec.ts";
 import { execSync } from "../cri/exec-sync.ts";
 import { reopenContainerLog } from "../cri/log-reopen.ts";
 import { listMetricDescriptors } from "../cri/metric-descriptors.ts";
+import { portForward } from "../cri/port-forward.ts";
 import { runtimeConfig } from "../cri/runtime-config.ts";
 import { updateRuntimeConfig } from "../cri/runtime-config-update.ts";
 import { status } from "../cri/runtime-status.ts";
@@ -75,6 +78,9 @@ export function runtimeService(gate: Gate, app: () => CriApp): Service {
       streamPodSandboxMetrics(app(), ctx, req, send),
     ),
     getContainerEvents: serverStream("GetContainerEvents", gate, (ctx, req, send) => getContainerEvents(app(), ctx, req, send)),
+    exec: unary("Exec", gate, (ctx, req) => exec(app(), ctx, req)),
+    attach: unary("Attach", gate, (ctx, req) => attach(app(), ctx, req)),
+    portForward: unary("PortForward", gate, (ctx, req) => portForward(app(), ctx, req)),
     reopenContainerLog: unary("ReopenContainerLog", gate, (ctx, req) => reopenContainerLog(app(), ctx, req)),
   };
   return {

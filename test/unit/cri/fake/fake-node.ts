@@ -22,7 +22,7 @@ import {
 import { codeOf, messageOf } from "../../../../src/lib/errors.ts";
 import { fakeNode } from "../translate-fixture.ts";
 import { FakeRuntime } from "./fake-runtime.ts";
-import { FakeImages, FakeNetwork } from "./fake-services.ts";
+import { FakeImages, FakeNetwork, FakeStreaming } from "./fake-services.ts";
 import { FakeStore } from "./fake-store.ts";
 
 export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
@@ -55,6 +55,7 @@ export class FakeNode {
   readonly images = new FakeImages();
   readonly network = new FakeNetwork();
   readonly store = new FakeStore();
+  readonly streaming = new FakeStreaming();
   readonly logged: string[] = [];
   nowNs = 1_000n;
   cri: Cri | undefined;
@@ -95,6 +96,7 @@ export class FakeNode {
       images: this.images,
       network: this.network,
       store: this.store,
+      streaming: this.streaming,
       config: this.config,
       log: { ...quiet, warn: (_, text) => this.logged.push(text), error: (_, text) => this.logged.push(text) },
       clock: { nowNs: () => ++this.nowNs },

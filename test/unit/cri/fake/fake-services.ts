@@ -1,6 +1,9 @@
 import type { FsUsage, Image, ImageService, PullAuth } from "../../../../src/image/image-service.ts";
 import { RuntimeError } from "../../../../src/lib/errors.ts";
 import type { NetworkStatus, PodNetwork, PodNetworkRequest, PodNetworkResult } from "../../../../src/network/pod-network.ts";
+import type { PortForward } from "../../../../src/streaming/port-forward.ts";
+import type { RemoteCommand } from "../../../../src/streaming/remote-command.ts";
+import type { StreamingUrls } from "../../../../src/streaming/streaming-server.ts";
 
 export const busybox: Image = {
   id: `sha256:${"b".repeat(64)}`,
@@ -90,4 +93,20 @@ export class FakeNetwork implements PodNetwork {
   }
   async check(): Promise<void> {}
   close(): void {}
+}
+
+/** Keeps what URLs were given out for; a test plays the client. */
+export class FakeStreaming implements StreamingUrls {
+  readonly commands: RemoteCommand[] = [];
+  readonly forwards: PortForward[] = [];
+
+  exec(command: RemoteCommand): string {
+    return `http://127.0.0.1:1/exec/${this.commands.push(command)}`;
+  }
+  attach(command: RemoteCommand): string {
+    return `http://127.0.0.1:1/attach/${this.commands.push(command)}`;
+  }
+  portForward(target: PortForward): string {
+    return `http://127.0.0.1:1/portforward/${this.forwards.push(target)}`;
+  }
 }
