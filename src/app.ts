@@ -3,7 +3,7 @@
  * UNAVAILABLE), store, core, images, network, CRI, recovery, ready. Stop: no new calls, let the running ones end, let go of the
  * shims (containers go on), close the store.
  */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Config } from "./config.ts";
@@ -13,7 +13,7 @@ import type { Runtime } from "./core/runtime.ts";
 import { type Cri, createCri, systemClock } from "./cri/app.ts";
 import type { CriConfig } from "./cri/app-types.ts";
 import { replayEvents } from "./cri/event-replay.ts";
-import { identifyInstance } from "./cri/instance.ts";
+import { type CgroupDriver, chooseCgroupDriver, identifyInstance } from "./cri/instance.ts";
 import { recover } from "./cri/recover.ts";
 import { translateContainerOn } from "./cri/translate-container.ts";
 import { readTranslationNode } from "./cri/translate-node.ts";
@@ -184,12 +184,15 @@ class CaissonDaemon {
   async #openCri(store: NodeStore): Promise<Cri> {
     const config = this.#config;
     const log = this.#log;
+    // What systemd's own sd_booted() looks at.
+    const cgroupDriver = chooseCgroupDriver(store, config.runtime.cgroupDriver, existsSync("/run/systemd/system"));
     const { id: instance } = await identifyInstance({ store, config: { rootDir: config.root, stateDir: config.state } });
     const runtime = await createHostRuntime({
       stateDir: config.state,
       shimPath: join(nativeDir(config), "caisson-shim"),
       shimEnv: Object.entries(process.env).flatMap(([name, value]) => (passedOn.has(name) ? [`${name}=${value}`] : [])),
       logLineBytes: config.runtime.maxLogLine,
+      cgroupDriver,
       instance,
       log,
     });
@@ -217,7 +220,7 @@ class CaissonDaemon {
       store,
       streaming,
       log,
-      config: criConfig(config, node.facts.recursiveReadOnly),
+      config: criConfig(config, cgroupDriver, node.facts.recursiveReadOnly),
       clock: systemClock(),
       translateSandbox,
       translateContainer: translateContainerOn(node),
@@ -276,15 +279,16 @@ function streamingOptions({ streaming }: Config, log: Log): StreamingOptions {
   };
 }
 
-function criConfig(config: Config, recursiveReadOnlyMounts: boolean): CriConfig {
+function criConfig(config: Config, cgroupDriver: CgroupDriver, recursiveReadOnlyMounts: boolean): CriConfig {
   const { runtime } = config;
   return {
     runtimeVersion: buildVersion(),
     rootDir: config.root,
     stateDir: config.state,
     netnsDir: runtime.netnsDir,
-    cgroupDriver: runtime.cgroupDriver,
+    cgroupDriver,
     translation: {
+      cgroupDriver,
       absentMountSources: runtime.absentMountSources,
       defaultCapabilities: runtime.defaultCapabilities,
       defaultSysctls: runtime.defaultSysctls,

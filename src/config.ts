@@ -58,7 +58,11 @@ const sections = {
     ),
   },
   runtime: {
-    cgroup_driver: key(v.picklist(["cgroupfs"]), "Who makes cgroups; must be the kubelet's.", "cgroupfs"),
+    cgroup_driver: key(
+      v.picklist(["auto", "systemd", "cgroupfs"]),
+      "Who makes cgroups; must be the kubelet's. auto: what the node has had, on a new one systemd where it is process 1.",
+      "auto",
+    ),
     netns_dir: key(absolutePath, "Where network namespaces are pinned; shared with the host.", "/run/netns"),
     max_log_line: key(count(256, 65_536), "Bytes of a log record's content before it is split.", 16_384),
     absent_mount_sources: key(

@@ -103,6 +103,9 @@ void handle_continue(struct request *request)
 		if (task->barrier != request->value[MSG_CONTINUE_NUMBER].u32)
 			continue;
 		task->barrier_waits = 0;
+		/* Its cgroup may have been made while it waited. */
+		if (task->kind == TASK_INIT && task->container->oom.watch.fd < 0)
+			oom_open(&task->container->oom, task->container->oom_path);
 		task_release(task);
 		return;
 	}

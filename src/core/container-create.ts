@@ -3,10 +3,13 @@ import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path/posix";
 import { RuntimeError } from "../lib/errors.ts";
 import { makeStateDirectory, removeStateTree } from "../lib/state-files.ts";
+import { step } from "../lib/step.ts";
 import { addon } from "../native/addon.ts";
+import { cgroupsPathOfOci } from "./cgroup/systemd-names.ts";
 import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
 import { deviceNodes } from "./device/default-devices.ts";
 import { applyDeviceRules } from "./device/device-cgroup.ts";
+import { deviceProperties } from "./device/device-properties.ts";
 import { findHostNode } from "./device/host-node.ts";
 import { finalSpec } from "./final-spec.ts";
 import { IdmapNamespaces } from "./idmap-namespaces.ts";
@@ -45,10 +48,10 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
   const { tools, spec, pod } = input;
   const cgroupsPath = cgroupsPathOf(spec.oci);
   refuseUnsupported(spec.oci);
-  await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
+  const late = tools.cgroups.needsProcess(cgroupsPath);
+  if (!late) await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
   try {
-    const devices = tools.cgroups.use(cgroupsPath).devices;
-    if (devices !== undefined) applyDeviceRules(devices, spec.oci.linux.resources?.devices ?? []);
+    if (!late) guardDevices(input, cgroupsPath);
     const init = await forkInit(input, cgroupsPath);
     return { process: init, oci: finalSpec(spec, pod, init, input.target) };
   } catch (error) {
@@ -63,7 +66,21 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
 export function cgroupsPathOf(oci: OciSpec): string {
   const path = oci.linux.cgroupsPath;
   if (path === undefined) throw new RuntimeError("invalid_argument", "the spec has no linux.cgroupsPath");
-  return path;
+  return cgroupsPathOfOci(path);
+}
+
+function guardDevices({ tools, spec }: CreateInput, cgroupsPath: string): void {
+  const { devices } = tools.cgroups.use(cgroupsPath);
+  if (devices !== undefined) applyDeviceRules(devices, spec.oci.linux.resources?.devices ?? []);
+}
+
+/** The child waits: it goes on in its cgroup, with all limits and rules in force. */
+async function admit(input: CreateInput, cgroupsPath: string, pid: number): Promise<void> {
+  const { tools, spec } = input;
+  const resources = spec.oci.linux.resources ?? {};
+  const devices = deviceProperties(resources.devices ?? []);
+  await step("container.admit", () => tools.cgroups.admit(cgroupsPath, { pid, containerId: spec.id, resources, devices }));
+  guardDevices(input, cgroupsPath);
 }
 
 /** What no plan carries out yet is refused: a container with less protection than was asked for is worse than none. */
@@ -93,13 +110,15 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
   const receivedSlots = createSlot.root + fds.length;
   const planned = await makePlan(input, cgroupsPath, { proc: proc.source, idmapSlots, treeSlot, receivedSlots });
   const use = tools.cgroups.use(cgroupsPath);
+  const late = tools.cgroups.needsProcess(cgroupsPath);
   return await shim.create({
     id: spec.id,
     plan: planned.plan,
     cloneKinds: planned.cloneKinds,
     fds,
     flags: flagsOf(spec),
-    cgroup: use.into,
+    cgroup: late ? "" : use.into,
+    ...(late ? { onBarrier: (_number: number, pid: number) => admit(input, cgroupsPath, pid) } : {}),
     killPaths: use.killPaths,
     oomPath: use.oomPath,
     logPath: spec.logPath ?? "",
@@ -151,6 +170,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     pod,
     pidNamespace: spec.pidNamespace,
     cgroupNamespace: spec.cgroupNamespace,
+    cgroupBarrier: tools.cgroups.needsProcess(cgroupsPath),
     cgroupTasks: tools.cgroups.use(cgroupsPath).taskFiles,
     cgroupMount: cgroupMountOf(tools, spec, cgroupsPath),
     settings: processSettings(oci.process, tools.own, pod.user !== null, seccomp),

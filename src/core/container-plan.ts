@@ -18,13 +18,18 @@ import type { PidNamespace } from "./runtime.ts";
 /** Slots that come with a `create` request: stdio made by the shim, then the request's own descriptors in this order. */
 export const createSlot = { stdin: 0, stdout: 1, stderr: 2, root: 3, target: 4 } as const;
 
+/** Number of the barrier at which a child is in no cgroup of its own yet. */
+export const cgroupBarrier = 0;
+
 export interface ContainerPlanInput {
   readonly id: string;
   readonly oci: OciSpec;
   readonly pod: PodShape;
   readonly pidNamespace: PidNamespace;
   readonly cgroupNamespace: "private" | "host";
-  /** v1 `tasks` files; on v2 the child is born in its cgroup. */
+  /** The child waits until somebody has made its cgroup around it. */
+  readonly cgroupBarrier: boolean;
+  /** v1 `tasks` files; on v2 the child is born in its cgroup, or put there at the barrier. */
   readonly cgroupTasks: readonly string[];
   readonly cgroupMount: CgroupMountSource;
   readonly settings: ProcessSettings;
@@ -90,6 +95,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       // The shim is the only one who can reap and log this process: without it, it must not stay.
       { op: "parent-death-signal", signal: sigkill },
       { op: "clean-start" },
+      ...(input.cgroupBarrier ? [{ op: "barrier", number: cgroupBarrier } as const] : []),
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
       planOomScore(input.settings),
       ...(inUserNamespace ? planHandOver(input) : []),

@@ -8,6 +8,9 @@ import { Undo } from "../lib/undo.ts";
 import { addon } from "../native/addon.ts";
 import { Cgroups } from "./cgroup/cgroups.ts";
 import { cgroupLimitations } from "./cgroup/limitations.ts";
+import { Systemd } from "./cgroup/systemd.ts";
+import { SystemdCgroups } from "./cgroup/systemd-cgroups.ts";
+import { containerIdAt } from "./cgroup/systemd-names.ts";
 import { removeAttachPoint } from "./container-create.ts";
 import { deviceLinks } from "./device/default-devices.ts";
 import { deviceNumbers } from "./device/host-node.ts";
@@ -45,6 +48,8 @@ export interface HostRuntimeOptions {
   /** This installation's id: names its own cgroup. */
   readonly instance: string;
   readonly log: CoreLog;
+  /** Who makes containers' cgroups. */
+  readonly cgroupDriver?: "cgroupfs" | "systemd";
   /** Longest content of a log record, bytes. */
   readonly logLineBytes?: number;
   /** Environment of the shims. */
@@ -56,7 +61,7 @@ export interface HostRuntimeOptions {
 /** Looks at the machine once. `failed_precondition` when it cannot run containers at all. */
 export async function createHostRuntime(options: HostRuntimeOptions): Promise<HostRuntime> {
   const [cgroups, own, image, hasKcore] = await Promise.all([
-    Cgroups.find(),
+    findCgroups(options.cgroupDriver ?? "cgroupfs"),
     readOwnLimits(),
     loadShimImage(options.shimPath),
     access("/proc/kcore").then(
@@ -76,8 +81,13 @@ export async function createHostRuntime(options: HostRuntimeOptions): Promise<Ho
     logLineBytes: options.logLineBytes ?? 0,
     log: options.log,
   };
-  const limitations = [...own.sentences, ...(await cgroupLimitations(cgroups.hierarchies))];
+  const limitations = [...own.sentences, ...(await cgroupLimitations(cgroups.hierarchies)), ...(await cgroups.limitations())];
   return new HostRuntime(options, tools, image, limitations);
+}
+
+async function findCgroups(driver: "cgroupfs" | "systemd"): Promise<Cgroups> {
+  const cgroups = await Cgroups.find();
+  return driver === "systemd" ? new SystemdCgroups(cgroups.hierarchies, new Systemd()) : cgroups;
 }
 
 /** Whether a kernel release such as "6.18.44-fc" is at least that version. */
@@ -162,9 +172,7 @@ export class HostRuntime implements Runtime {
       await process.ended;
     }
     await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.clear(path, signal)));
-    await Promise.all(
-      cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, path.slice(path.lastIndexOf("/") + 1))),
-    );
+    await Promise.all(cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, containerIdAt(path))));
     await removePodRemains(spec);
   }
 
@@ -196,14 +204,28 @@ export class HostRuntime implements Runtime {
     this.#image[Symbol.dispose]();
     const { cgroups } = this.#tools;
     for (const path of [this.#shimsPath, dirname(this.#shimsPath)]) await cgroups.removeIfEmpty(path);
+    cgroups[Symbol.dispose]();
   }
 
   async #startShim(spec: PodSpec, signal: AbortSignal): Promise<HostPod> {
-    const cgroup = await this.#cgroupOfShims();
     const { shimStderrFd = null, shimEnv = [] } = this.#options;
-    const fixed = { podId: spec.id, runDir: spec.runDir, image: this.#image, cgroup, softNofile: null, signal };
-    const start: StartShim = (listeners) => startShim({ ...fixed, stderrFd: shimStderrFd, env: shimEnv, listeners });
-    return new HostPod(spec, this.#tools, await ShimLink.start(start, this.#linkOptions(spec, null)));
+    const fixed = { podId: spec.id, runDir: spec.runDir, image: this.#image, softNofile: null, signal };
+    const start: StartShim = async (listeners) =>
+      await startShim({
+        ...fixed,
+        cgroup: await this.#cgroupOfShims(),
+        stderrFd: shimStderrFd,
+        env: shimEnv,
+        listeners,
+      });
+    const again: StartShim = (listeners) =>
+      start(listeners).catch((error: unknown) => {
+        if (this.#tools.cgroups.isWhole(this.#shimsPath)) throw error;
+        // systemd clears v1 hierarchies of cgroups that are empty and not its own, when it feels like it.
+        this.#shimCgroup = undefined;
+        return start(listeners);
+      });
+    return new HostPod(spec, this.#tools, await ShimLink.start(again, this.#linkOptions(spec, null)));
   }
 
   /** Later connections outlive the request that made the first one: each brings a signal of its own, or none. */

@@ -72,6 +72,7 @@ async function makePlan(id: string, oci: OciSpec): Promise<ContainerPlan> {
     pod,
     pidNamespace: { kind: hostPid ? "host" : joinedPid ? "pod" : "private" },
     cgroupNamespace,
+    cgroupBarrier: cgroups.needsProcess(cgroupsPath),
     cgroupTasks: use.taskFiles,
     cgroupMount: onV2 ? (cgroupNamespace === "private" ? { kind: "fresh" } : fromHost) : { kind: "hierarchies", ...use.mounts },
     settings: processSettings(oci.process, own, pod.user !== null, filter),

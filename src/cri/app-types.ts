@@ -59,7 +59,7 @@ export interface CriConfig {
   readonly stateDir: string;
   /** Directory of the pinned network namespaces: /run/netns. */
   readonly netnsDir: string;
-  readonly cgroupDriver: "cgroupfs";
+  readonly cgroupDriver: "cgroupfs" | "systemd";
   readonly translation: TranslationOptions;
   /** Most bytes kept of an ExecSync's two streams together; the reply must stay under 16 MiB. */
   readonly execOutputBytes: number;

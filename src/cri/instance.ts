@@ -58,6 +58,25 @@ async function writeMark(config: Directories, mark: Mark): Promise<void> {
   }
 }
 
+export type CgroupDriver = "cgroupfs" | "systemd";
+
+/**
+ * The driver to work with. `auto` keeps what the node has had, so that an upgrade changes nothing under living pods; a new node takes
+ * systemd where that is process 1. `failed_precondition` when systemd is asked for and is not there.
+ */
+export function chooseCgroupDriver(store: Store, asked: CgroupDriver | "auto", systemdRuns: boolean): CgroupDriver {
+  if (asked === "systemd" && !systemdRuns) {
+    throw new RuntimeError(
+      "failed_precondition",
+      `runtime.cgroup_driver is systemd, but systemd does not run here; set it to cgroupfs, and the kubelet's cgroupDriver too`,
+    );
+  }
+  if (asked !== "auto") return asked;
+  const before = store.collection<string>("settings").load().get("cgroup-driver");
+  if (before === "cgroupfs" || (before === "systemd" && systemdRuns)) return before;
+  return systemdRuns ? "systemd" : "cgroupfs";
+}
+
 /** The driver decides where containers' cgroups are: it cannot change under them. */
 export function checkCgroupDriver(app: CriApp): void {
   const settings = app.store.collection<string>("settings");

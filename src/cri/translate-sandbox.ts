@@ -53,7 +53,8 @@ export function translateSandbox(input: SandboxInput): PodTranslation {
   const namespaces = resolvePodNamespaces(security?.namespaceOptions);
   const hostNetwork = namespaces.network === "host";
   const hostname = resolveHostname(config.hostname, hostNetwork, input.nodeHostname, input.id);
-  const { cgroupParent, ownsCgroupParent } = resolveCgroupParent(config.linux?.cgroupParent ?? "", input.id);
+  const { cgroupDriver } = input.options;
+  const { cgroupParent, ownsCgroupParent } = resolveCgroupParent(config.linux?.cgroupParent ?? "", input.id, cgroupDriver);
   return {
     spec: {
       id: input.id,

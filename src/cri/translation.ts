@@ -12,6 +12,8 @@ import type { PodNetworkRequest } from "../network/pod-network.ts";
 
 /** The administrator's part of the configuration ([runtime] in config.toml) that the translation reads. */
 export interface TranslationOptions {
+  /** Who makes cgroups: decides what a pod's parent may be. */
+  readonly cgroupDriver: "cgroupfs" | "systemd";
   /** A missing mount source is made as a directory (0755), or refused. */
   readonly absentMountSources: "create" | "refuse";
   /** What a container has that asks for nothing; names without CAP_. */

@@ -64,7 +64,9 @@ export const allSteps = [
   "image.forget",
   "image.remove-layers",
 ] as const;
-export type StepName = (typeof allSteps)[number];
+/** Those that only a node with the systemd driver reaches. */
+export const systemdSteps = ["container.admit"] as const;
+export type StepName = (typeof allSteps)[number] | (typeof systemdSteps)[number];
 
 export interface Fault {
   readonly action: "kill" | "throw" | "pause";
@@ -79,7 +81,7 @@ const defaultPauseMs = 10_000;
 export function parseFault(text: string | undefined): Fault | undefined {
   if (text === undefined || text === "") return undefined;
   const [, action, ms, when, step] = /^(kill|throw|pause)(?:=(\d+))?:(before|after):(.+)$/.exec(text) ?? [];
-  if (action === undefined || when === undefined || !allSteps.includes(step as StepName)) {
+  if (action === undefined || when === undefined || ![...allSteps, ...systemdSteps].includes(step as StepName)) {
     throw new RuntimeError(
       "invalid_argument",
       `CAISSON_FAULT=${text} names no fault: want kill|throw|pause[=MS]:before|after:STEP`,

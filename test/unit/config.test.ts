@@ -24,7 +24,7 @@ describe("a configuration", () => {
       logLevel: "info",
       cni: { confDirs: ["/etc/cni/net.d"], binDirs: ["/opt/cni/bin", "/usr/lib/cni"], cacheDir: "/var/lib/caisson/cni" },
       registry: { hostsDir: "/etc/caisson/hosts.d", localLayouts: {} },
-      runtime: { cgroupDriver: "cgroupfs", netnsDir: "/run/netns", maxLogLine: 16_384, absentMountSources: "create" },
+      runtime: { cgroupDriver: "auto", netnsDir: "/run/netns", maxLogLine: 16_384, absentMountSources: "create" },
     });
     expect(config.runtime.defaultCapabilities).toHaveLength(14);
   });
@@ -72,7 +72,7 @@ describe("a mistake is named", () => {
     ['[cnii]\nx = ""', "config.toml: unknown key cnii"],
     ['root = "var"', "config.toml: root: must be an absolute path"],
     ["[image]\nmax_concurrent_downloads = 0", /^config.toml: image.max_concurrent_downloads: .*>=1/],
-    ['[runtime]\ncgroup_driver = "systemd"', /^config.toml: runtime.cgroup_driver: .*cgroupfs/],
+    ['[runtime]\ncgroup_driver = "upstart"', /^config.toml: runtime.cgroup_driver: .*cgroupfs/],
     ['log_level = "loud"', /^config.toml: log_level: /],
     ["root = /x", /^config.toml line 1, column \d+: not TOML/],
     ['a = 1\nroot = ""', /root: must be.*; config.toml: unknown key a/],

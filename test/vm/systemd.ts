@@ -34,7 +34,8 @@ const alive = (pid: number): boolean => {
 
 mkdirSync("/etc/caisson", { recursive: true });
 buildBusyboxImage("/var/tmp/busybox-layout", { tag: "1" });
-writeFileSync("/etc/caisson/config.toml", '[registry.local_layouts]\n"local.test/busybox" = "/var/tmp/busybox-layout"\n');
+const layouts = '[registry.local_layouts]\n"local.test/busybox" = "/var/tmp/busybox-layout"\n';
+writeFileSync("/etc/caisson/config.toml", `${layouts}[runtime]\ncgroup_driver = "cgroupfs"\n`);
 const unit = readFileSync(join(top, "deploy/caissond.service"), "utf8");
 writeFileSync("/run/systemd/system/caissond.service", unit.replace("/usr/local/bin/caissond", join(top, "scripts/caissond")));
 systemctl("daemon-reload");

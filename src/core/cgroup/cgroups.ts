@@ -1,6 +1,7 @@
-/** The cgroupfs driver: a container's cgroup in every hierarchy of this machine. */
+/** A container's cgroup in every hierarchy of this machine. */
 import { existsSync } from "node:fs";
 import { readFile, rmdir } from "node:fs/promises";
+import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import type { OciResources } from "../oci.ts";
 import type { CgroupMetrics, CgroupStats, ResourceChange } from "../runtime.ts";
@@ -26,6 +27,7 @@ import { DeviceNames } from "./device-names.ts";
 import { findHierarchies, type Hierarchies } from "./hierarchies.ts";
 import { hugePageSizes } from "./hugepages.ts";
 import { applyResources, changeResources } from "./resource-apply.ts";
+import type { DeviceProperties } from "./systemd-properties.ts";
 
 /** A cgroup as plans and the shim need it. */
 export interface CgroupUse {
@@ -41,7 +43,17 @@ export interface CgroupUse {
   readonly unifiedRoot: string;
 }
 
-export class Cgroups {
+/** The first process of a new cgroup, waiting to be let in. */
+export interface Entrant {
+  readonly pid: number;
+  readonly containerId: string;
+  readonly resources: OciResources;
+  /** For a driver that has to know the device rules; the caller puts them in force. */
+  readonly devices: DeviceProperties;
+}
+
+/** The cgroupfs driver, and what the systemd driver builds on. */
+export class Cgroups implements Disposable {
   readonly hierarchies: Hierarchies;
   readonly deviceNames = new DeviceNames(readCgroupFiles);
   #pageSizes: Promise<readonly string[]> | undefined;
@@ -60,7 +72,7 @@ export class Cgroups {
 
   /** What plans say of the cgroup at this path, whether it exists or not. */
   use(path: string): CgroupUse {
-    const place = this.#place(path);
+    const place = this.place(path);
     return {
       into: place.unified ?? "",
       taskFiles: taskFilesOf(place),
@@ -72,9 +84,25 @@ export class Cgroups {
     };
   }
 
+  /** Whether the cgroup at this path is only made around its first process, by `admit`, and not by `make`. */
+  needsProcess(_path: string): boolean {
+    return false;
+  }
+
+  async admit(path: string, _entrant: Entrant): Promise<void> {
+    throw new RuntimeError("internal", `the cgroup ${path} needs no process to be made`);
+  }
+
+  /** Sentences about what the driver lacks now. */
+  async limitations(): Promise<readonly string[]> {
+    return [];
+  }
+
+  [Symbol.dispose](): void {}
+
   /** Makes the cgroup and its parents and sets the resources. When it fails, the cgroup itself is gone again. */
   async make(path: string, resources: OciResources): Promise<void> {
-    const place = this.#place(path);
+    const place = this.place(path);
     try {
       makeEverywhere(this.hierarchies, place.path);
       applyResources(this.hierarchies, place, resources);
@@ -85,26 +113,31 @@ export class Cgroups {
   }
 
   async change(path: string, resources: OciResources): Promise<ResourceChange> {
-    return await changeResources(this.hierarchies, this.#place(path), resources);
+    return await changeResources(this.hierarchies, this.place(path), resources);
   }
 
   async remove(path: string, signal?: AbortSignal): Promise<void> {
-    await Promise.all(directoriesOf(this.#place(path)).map((directory) => removeCgroupTree(directory, signal)));
+    await Promise.all(directoriesOf(this.place(path)).map((directory) => removeCgroupTree(directory, signal)));
   }
 
   /** Whether it exists in any hierarchy. */
   exists(path: string): boolean {
-    return directoriesOf(this.#place(path)).some((directory) => existsSync(directory));
+    return directoriesOf(this.place(path)).some((directory) => existsSync(directory));
+  }
+
+  /** Whether it exists in every hierarchy. */
+  isWhole(path: string): boolean {
+    return directoriesOf(this.place(path)).every((directory) => existsSync(directory));
   }
 
   /** Removes the cgroup where nothing lives in it; where something does, it stays. */
   async removeIfEmpty(path: string): Promise<void> {
-    await Promise.all(directoriesOf(this.#place(path)).map((directory) => rmdir(directory).catch(() => {})));
+    await Promise.all(directoriesOf(this.place(path)).map((directory) => rmdir(directory).catch(() => {})));
   }
 
   /** Removes the cgroup whatever is in it. Usually nothing is, and then nobody looks. */
   async clear(path: string, signal: AbortSignal): Promise<void> {
-    const directories = directoriesOf(this.#place(path));
+    const directories = directoriesOf(this.place(path));
     const removed = await Promise.all(directories.map((directory) => removeCgroupOnce(directory)));
     if (removed.every((gone) => gone)) return;
     await this.kill(path, signal);
@@ -113,24 +146,24 @@ export class Cgroups {
 
   /** Whether it is frozen itself, and not only as a part of a frozen ancestor. */
   async frozen(path: string): Promise<boolean> {
-    return await isFrozen(this.#place(path));
+    return await isFrozen(this.place(path));
   }
 
   /** Freezes it or lets it go on; resolves when that is so. When freezing fails nothing stays frozen. */
   async setFrozen(path: string, frozen: boolean, signal: AbortSignal): Promise<void> {
-    await setFrozen(this.#place(path), frozen, signal);
+    await setFrozen(this.place(path), frozen, signal);
   }
 
   /** Pids in it and below it as this process sees them; empty when it is missing. */
   async processes(path: string): Promise<readonly number[]> {
-    const place = this.#place(path);
+    const place = this.place(path);
     const reference = directoryOf(this.hierarchies, place, "devices")?.directory ?? directoriesOf(place)[0];
     return reference === undefined ? [] : await processesIn(reference);
   }
 
   /** By hierarchyKey, "" for v2. */
   directories(path: string): ReadonlyMap<string, string> {
-    const place = this.#place(path);
+    const place = this.place(path);
     const unified: readonly [string, string][] = place.unified === undefined ? [] : [["", place.unified]];
     return new Map([
       ...place.v1.map(({ controllers, directory }): [string, string] => [controllers.join(","), directory]),
@@ -139,7 +172,7 @@ export class Cgroups {
   }
 
   async kill(path: string, signal: AbortSignal): Promise<void> {
-    await killEverything(this.#place(path), signal);
+    await killEverything(this.place(path), signal);
   }
 
   async stats(path: string, nowNs: () => bigint): Promise<CgroupStats | undefined> {
@@ -158,7 +191,7 @@ export class Cgroups {
   }
 
   #statsPlaces(path: string): StatsPlaces {
-    const place = this.#place(path);
+    const place = this.place(path);
     const at = (controller: string) => directoryOf(this.hierarchies, place, controller);
     return {
       cpu: at("cpu"),
@@ -171,7 +204,7 @@ export class Cgroups {
     };
   }
 
-  #place(path: string): CgroupPlace {
+  protected place(path: string): CgroupPlace {
     return placeOf(this.hierarchies, cleanCgroupPath(path));
   }
 }

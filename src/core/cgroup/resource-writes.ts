@@ -90,7 +90,7 @@ function memoryWritesV2(limit: number, swap: number, reservation: number): reado
 }
 
 /** memory.swap.max from the sum that OCI knows. */
-function swapOnly(limit: number, swap: number): string | undefined {
+export function swapOnly(limit: number, swap: number): string | undefined {
   if (limit === -1 && swap === 0) return "max";
   if (swap === 0) return undefined;
   if (swap === -1) return "max";

@@ -41,6 +41,12 @@ describe("plan of a container", () => {
     );
   });
 
+  it("waits, when asked to, before it is in any cgroup, and dies with the shim while it waits", () => {
+    const waiting = planContainer(containerInput({ cgroupBarrier: true })).plan;
+    inOrder(waiting, { op: "parent-death-signal", signal: 9 }, { op: "barrier", number: 0 }, { op: "cgroup-attach" });
+    expect(waiting.filter(({ op }) => op !== "barrier")).toEqual(plan);
+  });
+
   it("opens bind sources before the tree leaves its peer groups, and attaches only afterwards", () => {
     inOrder(
       plan,

@@ -52,6 +52,7 @@ export function containerInput(changes: Partial<ContainerPlanInput> = {}): Conta
     pod: plainPod,
     pidNamespace: { kind: "private" },
     cgroupNamespace: "host",
+    cgroupBarrier: false,
     cgroupTasks: ["/sys/fs/cgroup/cpu/k/c1/tasks", "/sys/fs/cgroup/memory/k/c1/tasks"],
     cgroupMount: {
       kind: "hierarchies",

@@ -47,6 +47,11 @@ describe("RuntimeConfig", () => {
   it("says cgroupfs explicitly", async () => {
     expect((await runtimeConfig(node.app, ctx(), {})).linux?.cgroupDriver).toBe(CgroupDriver.CGROUPFS);
   });
+
+  it("says systemd when that is the driver", async () => {
+    const app = { ...node.app, config: { ...node.app.config, cgroupDriver: "systemd" } } as typeof node.app;
+    expect((await runtimeConfig(app, ctx(), {})).linux?.cgroupDriver).toBe(CgroupDriver.SYSTEMD);
+  });
 });
 
 describe("Status", () => {

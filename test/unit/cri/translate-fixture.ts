@@ -18,6 +18,7 @@ export const containerId = "c".repeat(64);
 export const runDir = `/run/caisson/pods/${podId}`;
 
 export const options: TranslationOptions = {
+  cgroupDriver: "cgroupfs",
   absentMountSources: "create",
   defaultCapabilities: ["CHOWN", "NET_RAW", "SETUID"],
   defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },

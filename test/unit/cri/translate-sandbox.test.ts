@@ -124,6 +124,36 @@ describe("the cgroup parent", () => {
     expect(sandbox(parent(""))).toMatchObject({ cgroupParent: `/caisson/pods/${podId}`, ownsCgroupParent: true });
   });
 
+  describe("with the systemd driver", () => {
+    const onSystemd = (cgroupParent: string) => sandbox(parent(cgroupParent), { ...options, cgroupDriver: "systemd" });
+
+    it.each([
+      "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice",
+      "kubepods-burstable-pod1_2.slice",
+      "/elsewhere/kubepods-burstable-pod1_2.slice",
+    ])("is where the name of the slice says: %s", (asked) => {
+      expect(onSystemd(asked)).toMatchObject({
+        cgroupParent: "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice",
+        ownsCgroupParent: false,
+      });
+    });
+
+    it("is a slice of ours when none is given", () => {
+      expect(onSystemd("")).toMatchObject({
+        cgroupParent: `/caisson.slice/caisson-pod${podId}.slice`,
+        ownsCgroupParent: true,
+      });
+    });
+
+    it("refuses what is no slice, and says what to do", () => {
+      expect(() => onSystemd("/kubepods/pod1")).toThrow(/no systemd slice.*cgroupDriver: systemd/);
+    });
+
+    it.each(["/-.slice", "/a--b.slice", "/.slice", "/a b.slice", `/${"x".repeat(256)}.slice`])("refuses %j", (asked) => {
+      expect(() => onSystemd(asked)).toThrow(invalid);
+    });
+  });
+
   it("refuses a slice of systemd, and says what to do", () => {
     expect(() => sandbox(parent("/kubepods.slice/kubepods-pod1.slice"))).toThrow(/systemd slice.*cgroupDriver: cgroupfs/);
   });

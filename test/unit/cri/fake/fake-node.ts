@@ -71,6 +71,7 @@ export class FakeNode {
       netnsDir: join(this.dir, "netns"),
       cgroupDriver: "cgroupfs",
       translation: {
+        cgroupDriver: "cgroupfs",
         absentMountSources: "create",
         defaultCapabilities: [],
         defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0" },
