@@ -192,7 +192,7 @@ await test("devices are guarded, also after systemd has read its configuration a
   else assert.ok(!file("devices", path, "devices.list").includes("a *:* rwm"));
 });
 
-await test("an update reaches the unit and the files; a refused one changes nothing", async () => {
+await test("an update reaches the unit and the files; a refused one changes nothing, and one that is taken back leaves nothing", async () => {
   const cgroups = new SystemdCgroups((await Cgroups.find()).hierarchies, new Systemd());
   const update = async (resources: OciResources): Promise<void> => {
     await cgroups.change(path, resources);
@@ -210,6 +210,32 @@ await test("an update reaches the unit and the files; a refused one changes noth
   await assert.rejects(update({ memory: { limit: 90 << 20, swap: 90 << 20 }, cpu: { cpus: "4000" } }));
   assert.equal(now(), `${80 << 20} 54321 50000`);
   assert.equal(property(unitOf(id), onV2 ? "MemoryMax" : "MemoryLimit"), String(80 << 20));
+  if (!onV2) assert.equal(file("devices", path, "devices.list"), devices);
+  // Weights and lists of processors that were never set are put back as well.
+  const limits = [
+    "MemoryMax",
+    "MemoryLimit",
+    "CPUQuotaPerSecUSec",
+    "CPUQuotaPeriodUSec",
+    "CPUWeight",
+    "CPUShares",
+    "AllowedCPUs",
+    "TasksMax",
+  ];
+  const unitLimits = (): readonly string[] => limits.map((name) => property(unitOf(id), name));
+  const former = unitLimits();
+  const change = await cgroups.change(path, {
+    memory: { limit: 70 << 20, swap: 70 << 20 },
+    cpu: { quota: 40000, period: 100000, shares: 2048, cpus: "1" },
+    pids: { limit: 50 },
+  });
+  assert.notDeepEqual(unitLimits(), former);
+  await change.undo();
+  assert.deepEqual(unitLimits(), former);
+  assert.equal(now(), `${80 << 20} 54321 50000`);
+  systemctl("daemon-reload");
+  await sleep(500);
+  assert.deepEqual(unitLimits(), former);
   if (!onV2) assert.equal(file("devices", path, "devices.list"), devices);
   cgroups[Symbol.dispose]();
 });

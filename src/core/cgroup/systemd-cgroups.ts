@@ -10,7 +10,7 @@
  *   | <--------- go on |
  */
 import { readFile } from "node:fs/promises";
-import { messageOf, RuntimeError } from "../../lib/errors.ts";
+import { messageOf, RuntimeError, wrapError } from "../../lib/errors.ts";
 import type { OciResources } from "../oci.ts";
 import type { ResourceChange } from "../runtime.ts";
 import { childCgroups, readCgroupFile } from "./cgroup-files.ts";
@@ -58,19 +58,39 @@ export class SystemdCgroups extends Cgroups {
     }
   }
 
-  /** All or nothing. The cgroup's files come first, as they tell best what is wrong, and last, as systemd rounds. */
+  /**
+   * All or nothing. The cgroup's files come first, as they tell best what is wrong, and last, as systemd rounds. Both have to be put
+   * back: systemd would write what it knows again whenever it looks at the unit.
+   */
   override async change(path: string, resources: OciResources): Promise<ResourceChange> {
     const unit = scopeAt(path);
     if (unit === undefined) return await super.change(path, resources);
-    const files = await changeResources(this.hierarchies, this.place(path), resources);
+    const place = this.place(path);
+    const properties = resourceProperties(resources, await this.#context());
+    const former = await this.#systemd.scopeProperties(unit.name, properties);
+    const files = await changeResources(this.hierarchies, place, resources);
     try {
-      await this.#systemd.setProperties(unit.name, resourceProperties(resources, await this.#context()));
+      await this.#systemd.setProperties(unit.name, properties);
     } catch (error) {
       await files.undo();
       throw error;
     }
-    await changeResources(this.hierarchies, this.place(path), resources);
-    return files;
+    const undo = async (): Promise<void> => {
+      try {
+        await this.#systemd.setProperties(unit.name, former);
+      } finally {
+        await files.undo();
+      }
+    };
+    try {
+      await changeResources(this.hierarchies, place, resources);
+    } catch (error) {
+      await undo().catch((undoing: unknown) => {
+        throw wrapError(`${messageOf(error)}; putting back the former values failed`, undoing);
+      });
+      throw error;
+    }
+    return { undo };
   }
 
   override async remove(path: string, signal?: AbortSignal): Promise<void> {

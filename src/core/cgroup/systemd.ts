@@ -13,6 +13,7 @@ const lookMs = 2_000;
 
 const service = { destination: "org.freedesktop.systemd1", path: "/org/freedesktop/systemd1" };
 const manager = "org.freedesktop.systemd1.Manager";
+const scopeInterface = "org.freedesktop.systemd1.Scope";
 const jobRule = `type='signal',sender='${service.destination}',interface='${manager}',member='JobRemoved'`;
 
 const systemBus = "/run/dbus/system_bus_socket";
@@ -80,6 +81,21 @@ export class Systemd implements Disposable {
       await this.#call("SetUnitProperties", "sba(sv)", [unit, true, properties]);
     } catch (error) {
       throw wrapError(`systemd does not change ${unit}`, error);
+    }
+  }
+
+  /** What a scope has now for each of these properties, in a form that `setProperties` takes. */
+  async scopeProperties(unit: string, properties: readonly UnitProperty[]): Promise<readonly UnitProperty[]> {
+    if (properties.length === 0) return [];
+    try {
+      const [path] = await this.#call("GetUnit", "s", [unit]);
+      return await Promise.all(
+        properties.map(async ([name, { signature }]): Promise<UnitProperty> => {
+          return [name, { signature, value: await this.#property(String(path), scopeInterface, name) }];
+        }),
+      );
+    } catch (error) {
+      throw wrapError(`systemd does not tell the limits of ${unit}`, error);
     }
   }
 

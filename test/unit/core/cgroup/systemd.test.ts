@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Systemd } from "../../../../src/core/cgroup/systemd.ts";
+import type { Variant } from "../../../../src/lib/dbus/signature.ts";
 import { FakeBus } from "../../../helpers/fake-bus.ts";
 
 let bus: FakeBus;
@@ -122,5 +123,33 @@ describe("systemd", () => {
     expect(bus.names()).toEqual([]);
     await systemd.setProperties("a.scope", [["TasksMax", { signature: "t", value: 7n }]]);
     expect(bus.calls.at(-1)?.body).toEqual(["a.scope", true, [["TasksMax", { signature: "t", value: 7n }]]]);
+  });
+
+  it("tells what a scope has, so that it can be put back", async () => {
+    bus.handlers.set("GetUnit", () => ({ signature: "o", body: ["/org/freedesktop/systemd1/unit/a_2escope"] }));
+    const now = new Map<string, Variant>([
+      ["TasksMax", { signature: "t", value: 9n }],
+      ["AllowedCPUs", { signature: "ay", value: new Uint8Array() }],
+    ]);
+    bus.handlers.set("Get", ({ path, body }) => {
+      const known = path === "/org/freedesktop/systemd1/unit/a_2escope" && body[0] === "org.freedesktop.systemd1.Scope";
+      return { signature: "v", body: [(known && now.get(String(body[1]))) || { signature: "s", value: "?" }] };
+    });
+    const former = await systemd.scopeProperties("a.scope", [
+      ["TasksMax", { signature: "t", value: 7n }],
+      ["AllowedCPUs", { signature: "ay", value: Uint8Array.of(1) }],
+    ]);
+    expect(former.map(([name, { value }]) => [name, value])).toEqual([
+      ["TasksMax", 9n],
+      ["AllowedCPUs", Buffer.alloc(0)],
+    ]);
+    await systemd.setProperties("a.scope", former);
+    expect(bus.names().at(-1)).toBe("SetUnitProperties");
+  });
+
+  it("has no limits to tell of a scope that is gone", async () => {
+    bus.handlers.set("GetUnit", () => noSuchUnit);
+    const asked = systemd.scopeProperties("a.scope", [["TasksMax", { signature: "t", value: 7n }]]);
+    await expect(asked).rejects.toThrow(/limits of a\.scope/);
   });
 });
