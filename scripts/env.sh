@@ -13,3 +13,11 @@ export PATH
 have_node() { command -v node >/dev/null && [ "$(node_major node)" -ge "$node_floor" ]; }
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
+help() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0; } # the comment at the script's head
+takes_nothing() { # ARGUMENT...: of a script without options
+  case ${1-} in
+    "") ;;
+    --help | -h) help ;;
+    *) fail "unknown argument $1; scripts/$(basename "$0") takes none" ;;
+  esac
+}

@@ -137,11 +137,22 @@ async function mainJob(): Promise<void> {
   if (items.length > 0) throw new Error(`${items.length} pods are left`);
 }
 
+/** So that a failure leaves no container behind either. */
+async function removePods(): Promise<void> {
+  const { items } = await client.runtime("ListPodSandbox", {}, 2000);
+  for (const { id } of items) {
+    await client.runtime("StopPodSandbox", { pod_sandbox_id: id });
+    await client.runtime("RemovePodSandbox", { pod_sandbox_id: id });
+  }
+}
+
 let failed = false;
 try {
   await mainJob();
 } catch (error) {
   failed = true;
+  // Best effort: when the daemon does not answer, its log is what tells more.
+  await removePods().catch(() => {});
   console.error(`\nFAILED: ${error instanceof Error ? error.message : error}`);
   console.error(`remedy: see the daemon's log ${logFile}; scripts/caisson --help lists what looks into it`);
 }

@@ -212,7 +212,11 @@ export function parseConfig(text: string, where: string, overrides: Overrides = 
   }
   const result = v.safeParse(schema, { ...table, ...overrides });
   if (!result.success) {
-    throw new RuntimeError("invalid_argument", result.issues.map((issue) => sentence(issue, where)).join("; "));
+    const sentences = result.issues.map((issue) => {
+      const path = v.getDotPath(issue) ?? "";
+      return path in overrides ? `--${path.replace("_", "-")}: ${issue.message}` : sentence(issue, where);
+    });
+    throw new RuntimeError("invalid_argument", sentences.join("; "));
   }
   const { root, cni } = result.output;
   return freeze({ ...result.output, cni: { ...cni, cache_dir: cni.cache_dir || `${root}/cni` } });

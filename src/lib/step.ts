@@ -96,12 +96,17 @@ export function parseFault(text: string | undefined): Fault | undefined {
 }
 
 let armed = parseFault(process.env.CAISSON_FAULT);
+let struck: () => void = () => {};
 const traceFile = process.env.CAISSON_FAULT_TRACE;
 const timesFile = process.env.CAISSON_STEP_TIMES;
 
-/** Arms a fault inside this process, or disarms it: for tests that do not start a daemon. */
-export function armFault(fault: Fault | undefined): void {
+/** Arms a fault inside this process, or disarms it: for tests that do not start a daemon. Resolves when it strikes. */
+export async function armFault(fault: Fault | undefined): Promise<void> {
   armed = fault;
+  if (fault === undefined) return;
+  await new Promise<void>((resolve) => {
+    struck = resolve;
+  });
 }
 
 /** Runs one step. Without a fault, `work` is called before this returns: what it does synchronously is done in the caller's tick. */
@@ -128,6 +133,7 @@ async function run<T>(name: StepName, work: () => T | Promise<T>): Promise<T> {
 }
 
 async function strike(fault: Fault): Promise<void> {
+  struck();
   switch (fault.action) {
     case "kill":
       process.kill(process.pid, "SIGKILL");

@@ -189,11 +189,13 @@ describe("a pod's shim", () => {
   it("kills an exec whose caller has gone", async () => {
     const pid = await pod.run("c1", "sleep", "100");
     const abort = new AbortController();
-    const executing = pod.exec("c1", pid, ["sh", "-c", "exec sleep 4711"], { signal: abort.signal });
-    await until("the exec", () => running("sleep", "4711"));
+    // No other process of the machine sleeps as long.
+    const seconds = String(1_000_000 + process.pid);
+    const executing = pod.exec("c1", pid, ["sh", "-c", `exec sleep ${seconds}`], { signal: abort.signal });
+    await until("the exec", () => running("sleep", seconds));
     abort.abort();
     await expect(executing).rejects.toMatchObject({ code: "canceled" });
-    await until("end of the exec", () => !running("sleep", "4711"));
+    await until("end of the exec", () => !running("sleep", seconds));
   });
 
   it("says what is wrong with a plan, and keeps nothing of it", async () => {

@@ -29,6 +29,12 @@ describe("a configuration", () => {
     expect(config.runtime.defaultCapabilities).toHaveLength(14);
   });
 
+  it("names the flag, and not the file, whose value is wrong", () => {
+    const parse = (): unknown => parseConfig("", "/etc/x.toml", { root: "relative", log_level: "loud" as "info" });
+    expect(parse).toThrow(/--root: must be an absolute path; --log-level: .*"loud"/);
+    expect(parse).not.toThrow(/x\.toml/);
+  });
+
   it("gives way to flags", () => {
     const config = parseConfig('root = "/a"\nlog_level = "warn"', "f", { root: "/b/", listen: "/c.sock" });
     expect([config.root, config.listen, config.logLevel, config.cni.cacheDir]).toEqual(["/b", "/c.sock", "warn", "/b/cni"]);

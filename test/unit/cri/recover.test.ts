@@ -24,8 +24,8 @@ beforeEach(async () => {
   node = new FakeNode();
   await node.open();
 });
-afterEach(() => {
-  armFault(undefined);
+afterEach(async () => {
+  await armFault(undefined);
   node[Symbol.dispose]();
 });
 
@@ -347,27 +347,25 @@ describe("a daemon that ends", () => {
    * another one is started on what it had left.
    */
   const stopAt = async (name: StepName, when: "before" | "after"): Promise<void> => {
-    armFault({ action: "pause", pauseMs: 2 ** 30, when, step: name });
+    const struck = armFault({ action: "pause", pauseMs: 2 ** 30, when, step: name });
     let over = false;
-    wholeLife().then(
-      () => {
+    const life = wholeLife()
+      .catch(() => {})
+      .finally(() => {
         over = true;
-      },
-      () => {
-        over = true;
-      },
-    );
+      });
+    // Nothing waits for these: the life goes on beside them.
+    const awaited = name !== "container.acknowledge-exit" && !(name === "container.shim-kill" && when === "after");
+    await (awaited ? Promise.race([struck, life]) : Promise.all([struck, life]));
     let quiet = 0;
     let seen = "";
-    // Stuck when neither records nor helpers change any more.
+    // What else was under way has come to its end when neither records nor helpers change any more.
     while (!over && quiet < 15) {
       await new Promise((resolve) => setTimeout(resolve, 2));
       const now = JSON.stringify([node.leftovers(), [...node.store.documents].map(([, texts]) => [...texts.values()])]);
       quiet = now === seen ? quiet + 1 : 0;
       seen = now;
     }
-    // Nothing waits for these: the life goes on beside them.
-    const awaited = name !== "container.acknowledge-exit" && !(name === "container.shim-kill" && when === "after");
     expect(over, `whether ${name} was never reached`).toBe(!awaited);
   };
 
@@ -375,7 +373,7 @@ describe("a daemon that ends", () => {
     "around %s (%s) leaves a node on which the same life can be led again, and nothing else",
     async (name, when) => {
       await stopAt(name, when);
-      armFault(undefined);
+      await armFault(undefined);
       node.runtime.openRoots = 0; // descriptors end with the process
       await node.restart();
       for (const record of node.app.containers.all()) {
@@ -397,11 +395,11 @@ describe("a step that fails", () => {
   it.each(coreSteps.filter((name) => !endless.includes(name)))(
     "%s: the error is told and the next call finishes",
     async (name) => {
-      armFault({ action: "throw", pauseMs: 0, when: "before", step: name });
+      void armFault({ action: "throw", pauseMs: 0, when: "before", step: name });
       await wholeLife().catch((error: unknown) => {
         expect(String(error)).toContain("fault injected");
       });
-      armFault(undefined);
+      await armFault(undefined);
       for (const record of node.app.sandboxes.all()) await remove(record.id);
       expect(node.leftovers()).toEqual([]);
       expect(await node.pod({ ...podConfig() })).toMatch(/^[0-9a-f]{64}$/);

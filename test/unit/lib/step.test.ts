@@ -43,7 +43,7 @@ describe("a step", () => {
   it("fails before or after its work when armed so", async () => {
     const seen: string[] = [];
     for (const when of ["before", "after"] as const) {
-      armFault({ action: "throw", pauseMs: 0, when, step: "pod.forget" });
+      void armFault({ action: "throw", pauseMs: 0, when, step: "pod.forget" });
       await step("pod.forget", () => seen.push(when)).catch(() => {});
     }
     expect(seen).toEqual(["after"]);

@@ -226,7 +226,7 @@ export async function failure(call: Promise<unknown>): Promise<{ code: string; m
 
 /** Waits for what happens in the background. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
-  const deadline = Date.now() + 5_000;
+  const deadline = Date.now() + 15_000;
   while (!condition()) {
     if (Date.now() > deadline) throw new Error(`still not: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 2));
