@@ -65,6 +65,13 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_PARK] = op_park,
 	[OP_EXEC] = op_exec,
 	[OP_CONNECT] = op_connect,
+	[OP_APPARMOR] = op_apparmor,
+	[OP_SELINUX] = op_selinux,
+	[OP_SCHEDULER] = op_scheduler,
+	[OP_IO_PRIORITY] = op_io_priority,
+	[OP_CPU_AFFINITY] = op_cpu_affinity,
+	[OP_PERSONALITY] = op_personality,
+	[OP_MEMORY_POLICY] = op_memory_policy,
 };
 
 int say(struct run *run, int error, const char *a, const char *b, const char *c)

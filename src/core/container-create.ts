@@ -18,6 +18,7 @@ import { openProcess } from "./open-process.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { copyProcOf, podProcPath, procTakesPidns } from "./proc-source.ts";
 import { processSettings } from "./process/process-settings.ts";
+import { findSecurityModules, withLabels } from "./process/security-modules.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
 import type { ProcSource } from "./rootfs/mount-plan.ts";
 import type { ContainerSpec, PodSpec, ProcessIdentity, Rootfs } from "./runtime.ts";
@@ -48,6 +49,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
   const { tools, spec, pod } = input;
   const cgroupsPath = cgroupsPathOf(spec.oci);
   refuseUnsupported(spec.oci);
+  withLabels(spec.oci, findSecurityModules());
   const late = tools.cgroups.needsProcess(cgroupsPath);
   if (!late) await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
   try {
@@ -84,13 +86,8 @@ async function admit(input: CreateInput, cgroupsPath: string, pid: number): Prom
 }
 
 /** What no plan carries out yet is refused: a container with less protection than was asked for is worse than none. */
-function refuseUnsupported({ process, linux }: OciSpec): void {
-  const asked: readonly (readonly [name: string, value: unknown])[] = [
-    ["process.apparmorProfile", process.apparmorProfile || undefined],
-    ["process.selinuxLabel", process.selinuxLabel || undefined],
-    ["linux.mountLabel", linux.mountLabel || undefined],
-    ["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]],
-  ];
+function refuseUnsupported({ linux }: OciSpec): void {
+  const asked: readonly (readonly [name: string, value: unknown])[] = [["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]]];
   const found = asked.find(([, value]) => value !== undefined);
   if (found !== undefined) {
     throw new RuntimeError("unimplemented", `${found[0]} (${String(found[1])}) is not supported for containers yet`);

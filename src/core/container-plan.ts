@@ -9,8 +9,10 @@ import type { OciMount, OciSpec } from "./oci.ts";
 import type { Op, Plan } from "./plan.ts";
 import { noSlot, nsKind, podPin } from "./plan-schema.ts";
 import { PlanSlots } from "./plan-slots.ts";
+import { planLabels } from "./process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "./process/process-plan.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
+import { labelledMounts } from "./rootfs/mount-label.ts";
 import type { ProcSource } from "./rootfs/mount-plan.ts";
 import { planRootfs } from "./rootfs/rootfs-plan.ts";
 import type { PidNamespace } from "./runtime.ts";
@@ -60,7 +62,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
   const pid = pidPlan(input);
   const inUserNamespace = pod.user !== null;
   const rootfs = planRootfs({
-    mounts: oci.mounts,
+    mounts: labelledMounts(oci),
     inUserNamespace,
     idmapSlot: input.idmapSlot,
     treeSlot: input.treeSlot,
@@ -106,6 +108,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       planStdio(input),
       ...rootfs.seal,
       ...planIdentity(oci),
+      ...planLabels(oci.process),
       { op: "keyring", name: `_ses.${input.id}` },
       ...planConfinement(oci.process, input.settings),
       ...pid.leave,

@@ -6,6 +6,7 @@ import type { PodShape } from "./namespace/pod-shape.ts";
 import type { OciProcess } from "./oci.ts";
 import type { Op, Plan } from "./plan.ts";
 import { noSlot, nsKind } from "./plan-schema.ts";
+import { planLabels } from "./process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "./process/process-plan.ts";
 
 /** Slots of an `exec` request. */
@@ -34,6 +35,7 @@ export function planExec(input: ExecPlanInput): Plan {
     planOomScore(settings),
     { op: "join-process", slot: execSlot.init, kinds: kindsOf(input) },
     planStdio(input),
+    ...planLabels(process),
     { op: "keyring", name: `_ses.${input.containerId}` },
     ...planConfinement(process, settings),
     ...(entersPid ? [{ op: "fork" } as const] : []),

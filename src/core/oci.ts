@@ -21,6 +21,39 @@ export interface OciRlimit {
   readonly hard: number;
 }
 
+/** SCHED_*, with what sched_setattr(2) takes for that policy; times in nanoseconds. */
+export interface OciScheduler {
+  readonly policy: string;
+  readonly nice?: number;
+  readonly priority?: number;
+  readonly flags?: readonly string[];
+  readonly runtime?: number;
+  readonly deadline?: number;
+  readonly period?: number;
+}
+
+export interface OciIoPriority {
+  readonly class: string;
+  readonly priority?: number;
+}
+
+/** Of further processes: lists of CPUs before and after the cgroup is entered. */
+export interface OciCpuAffinity {
+  readonly initial?: string;
+  readonly final?: string;
+}
+
+export interface OciMemoryPolicy {
+  readonly mode: string;
+  readonly nodes?: string;
+  readonly flags?: readonly string[];
+}
+
+export interface OciPersonality {
+  readonly domain: string;
+  readonly flags?: readonly string[];
+}
+
 export interface OciProcess {
   readonly terminal?: boolean;
   readonly consoleSize?: { readonly height: number; readonly width: number };
@@ -34,6 +67,9 @@ export interface OciProcess {
   readonly apparmorProfile?: string;
   readonly selinuxLabel?: string;
   readonly oomScoreAdj?: number;
+  readonly scheduler?: OciScheduler;
+  readonly ioPriority?: OciIoPriority;
+  readonly execCPUAffinity?: OciCpuAffinity;
 }
 
 export interface OciIdMapping {
@@ -144,6 +180,8 @@ export interface OciLinux {
   readonly maskedPaths?: readonly string[];
   readonly readonlyPaths?: readonly string[];
   readonly mountLabel?: string;
+  readonly personality?: OciPersonality;
+  readonly memoryPolicy?: OciMemoryPolicy;
 }
 
 export interface OciSpec {

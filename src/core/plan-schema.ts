@@ -155,4 +155,26 @@ export const opSchemas = {
   exec: op(67, { path: "str", args: "strs", env: "strs" }),
   /** A TCP connection to this port of the loopback device in the child's network namespace, 127.0.0.1 before [::1]. */
   connect: op(68, { out: "u32", port: "u32" }),
+
+  // ---- attributes that outlive execve
+  /** The profile of the next execve. Written through the private procfs and read back. */
+  apparmor: op(70, { profile: "str" }),
+  /** The label of the next execve, or with `keys` 1 that of keys made from now on. Written through the private procfs and read back. */
+  selinux: op(71, { label: "str", keys: "u32" }),
+  /** sched_setattr. A fork loses what has the flag "reset on fork", and is refused to SCHED_DEADLINE. */
+  scheduler: op(72, {
+    policy: "u32",
+    flags: "u64",
+    nice: "i64",
+    priority: "u32",
+    runtime: "u64",
+    deadline: "u64",
+    period: "u64",
+  }),
+  "io-priority": op(73, { class: "u32", priority: "u32" }),
+  /** Bit N of the mask, lowest byte first, is CPU N. */
+  "cpu-affinity": op(74, { mask: "bytes" }),
+  personality: op(75, { domain: "u32" }),
+  /** set_mempolicy. mode: MPOL_* and MPOL_F_*; bit N of `nodes` is node N. */
+  "memory-policy": op(76, { mode: "u32", nodes: "bytes" }),
 } as const satisfies Record<string, OpSchema>;

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CriNode } from "../helpers/cri-node.ts";
+import { apparmorTests } from "./labels.ts";
 
 const forever = ["/bin/sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.2; done"];
 let passed = 0;
@@ -200,6 +201,8 @@ await test("oom scores below zero and raised limits are given, as the machine ha
   assert.equal(readFileSync(`/proc/${(await node.info(id)).pid}/oom_score_adj`, "utf8").trim(), "-997");
   await node.removePod(podId);
 });
+
+await apparmorTests(test);
 
 const parent = `/sys/fs/cgroup${node.cgroupParent}`;
 await node[Symbol.asyncDispose]();

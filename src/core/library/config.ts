@@ -1,5 +1,16 @@
 /** What a container is, in libcontainer's terms. Everything but the root is optional: what is not given is shared with the caller. */
-import type { OciCapabilities, OciIdMapping, OciResources, OciRlimit, OciSeccomp } from "../oci.ts";
+import type {
+  OciCapabilities,
+  OciCpuAffinity,
+  OciIdMapping,
+  OciIoPriority,
+  OciMemoryPolicy,
+  OciPersonality,
+  OciResources,
+  OciRlimit,
+  OciScheduler,
+  OciSeccomp,
+} from "../oci.ts";
 
 export type NamespaceType = "user" | "ipc" | "uts" | "net" | "pid" | "mnt" | "cgroup" | "time";
 
@@ -91,6 +102,18 @@ export interface Config {
   readonly umask?: number;
   /** Absent: the caller's. */
   readonly oomScoreAdj?: number;
+  /** Of AppArmor; the kernel must have it and the profile be loaded. */
+  readonly apparmorProfile?: string;
+  /** Of processes and their keys; needs SELinux. */
+  readonly selinuxLabel?: string;
+  readonly scheduler?: OciScheduler;
+  readonly ioPriority?: OciIoPriority;
+  /** Of further processes, before and after they enter the cgroup. */
+  readonly execCpuAffinity?: OciCpuAffinity;
+  readonly personality?: OciPersonality;
+  readonly memoryPolicy?: OciMemoryPolicy;
+  /** SELinux label of the file systems that the container mounts. */
+  readonly mountLabel?: string;
   /** Keep the caller's session keyring. */
   readonly noNewKeyring?: boolean;
   readonly labels?: Readonly<Record<string, string>>;

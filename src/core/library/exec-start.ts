@@ -4,6 +4,7 @@ import { addon } from "../../native/addon.ts";
 import type { OciProcess } from "../oci.ts";
 import { openProcess } from "../open-process.ts";
 import { processSettings } from "../process/process-settings.ts";
+import { findSecurityModules, withLabels } from "../process/security-modules.ts";
 import type { ProcessIdentity } from "../runtime.ts";
 import { readStartTicks } from "../shim/process-handle.ts";
 import type { Shim } from "../shim/shim.ts";
@@ -40,10 +41,10 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
   using stdio = new PreparedStdio(spec, 0, hasNullDevice(config));
   const inUserNamespace = shape.user !== "shared";
   const use = input.cgroup.cgroups.use(input.cgroup.path);
-  const oci = translateConfig(config, process);
+  const oci = withLabels(translateConfig(config, input.process), findSecurityModules());
   const plan = planSetns({
     containerId: input.id,
-    process,
+    oci,
     shape,
     keyring: config.noNewKeyring !== true,
     cgroupTasks: use.taskFiles,

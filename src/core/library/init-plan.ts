@@ -7,9 +7,11 @@ import type { OciMount, OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
 import { noSlot, nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
 import { PlanSlots } from "../plan-slots.ts";
+import { planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "../process/process-plan.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { propagation } from "../rootfs/mount-flags.ts";
+import { labelledMounts } from "../rootfs/mount-label.ts";
 import { planRootfs } from "../rootfs/rootfs-plan.ts";
 import type { NamespaceType } from "./config.ts";
 import type { Shape } from "./shape.ts";
@@ -68,6 +70,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       { op: "clean-start" },
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
       planOomScore(settings),
+      ...planAttributes(oci, namespaces.forks),
       ...(shape.user === "shared" ? [] : planHandOver(input)),
       ...root.outer,
       ...namespaces.enter,
@@ -80,6 +83,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       ...root.seal,
       ...(oci.hostname === undefined ? [] : [{ op: "hostname", name: oci.hostname } as const]),
       ...(oci.domainname === undefined ? [] : [{ op: "domainname", name: oci.domainname } as const]),
+      ...planLabels(oci.process),
       ...(input.keyring ? [{ op: "keyring", name: `_ses.${input.id}` } as const] : []),
       ...planConfinement(oci.process, settings),
       // A namespace that others live in is entered with nothing left to take over (CVE-2016-9962).
@@ -96,6 +100,7 @@ interface PlannedNamespaces {
   readonly born: number;
   readonly enter: readonly Op[];
   readonly forksLast: boolean;
+  readonly forks: boolean;
 }
 
 function planNamespaces(input: InitPlanInput): PlannedNamespaces {
@@ -109,8 +114,11 @@ function planNamespaces(input: InitPlanInput): PlannedNamespaces {
   // After the last attach, else the container would see its place in the host's hierarchy.
   const unshared = kinds(["mnt", "net", "ipc", "uts", "pid", "cgroup", "time"]) & ~born;
   const forksEarly = pidLater && isNew("pid");
+  const forksLast = !forksEarly && (shape.pid === "joined" || isNew("time"));
   return {
     born,
+    forksLast,
+    forks: forksEarly || forksLast,
     enter: [
       ...joinOrder.flatMap((type): Op[] => {
         const slot = joined.get(type);
@@ -122,7 +130,6 @@ function planNamespaces(input: InitPlanInput): PlannedNamespaces {
       ...(input.timeOffsets ? [{ op: "barrier", number: timeBarrier } as const] : []),
       ...(forksEarly ? [{ op: "fork" } as const] : []),
     ],
-    forksLast: !forksEarly && (shape.pid === "joined" || isNew("time")),
   };
 }
 
@@ -139,7 +146,7 @@ function planRoot(input: InitPlanInput, slots: PlanSlots): PlannedRoot {
   const { oci } = input;
   const rootSlot = slots.take();
   const planned = planRootfs({
-    mounts: oci.mounts,
+    mounts: labelledMounts(oci),
     inUserNamespace: input.shape.user !== "shared",
     idmapSlot: input.idmapSlot,
     treeSlot: () => undefined,

@@ -10,6 +10,7 @@ import { sysctlPath } from "../namespace/sysctl-path.ts";
 import type { OciProcess, OciSpec } from "../oci.ts";
 import { nsKind, podPin } from "../plan-schema.ts";
 import { processSettings } from "../process/process-settings.ts";
+import { findSecurityModules, withLabels } from "../process/security-modules.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { ProcessIdentity } from "../runtime.ts";
@@ -116,7 +117,7 @@ async function forkInit(
   { shape, joined, stdio }: Held,
 ): Promise<{ readonly identity: ProcessIdentity; readonly consoleFd: number | undefined }> {
   const { machine, config, cgroup, signal } = input;
-  const oci = translateConfig(config, input.process);
+  const oci = withLabels(translateConfig(config, input.process), findSecurityModules());
   const inUserNamespace = shape.user !== "shared";
   const user = inUserNamespace ? { uid: config.uidMappings ?? [], gid: config.gidMappings ?? [] } : null;
   using idmaps = new IdmapNamespaces({ user }, shim, signal);

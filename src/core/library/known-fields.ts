@@ -29,6 +29,14 @@ const config: Fields<Config> = {
   seccomp: true,
   umask: true,
   oomScoreAdj: true,
+  apparmorProfile: true,
+  selinuxLabel: true,
+  scheduler: true,
+  ioPriority: true,
+  execCpuAffinity: true,
+  personality: true,
+  memoryPolicy: true,
+  mountLabel: true,
   noNewKeyring: true,
   labels: true,
 };
@@ -72,6 +80,11 @@ const process: Fields<ProcessSpec> = {
   noNewPrivileges: true,
   umask: true,
   oomScoreAdj: true,
+  apparmorProfile: true,
+  selinuxLabel: true,
+  scheduler: true,
+  ioPriority: true,
+  execCpuAffinity: true,
   init: true,
 };
 

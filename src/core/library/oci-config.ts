@@ -3,6 +3,7 @@ import { isAbsolute, join } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import type { OciDevice, OciDeviceRule, OciMount, OciNamespaceType, OciProcess, OciSpec } from "../oci.ts";
 import { allowedDevices, type Config, type Device, type Mount, type NamespaceType } from "./config.ts";
+import { given } from "./given.ts";
 import { refuseOciFields } from "./oci-fields.ts";
 import type { ProcessSpec } from "./process-spec.ts";
 
@@ -53,6 +54,7 @@ export function fromOciSpec(spec: object, bundle: string): OciConfig {
       ...given("domainname", full.domainname || undefined),
       labels: { ...full.annotations, bundle },
       ...linuxOf(linux),
+      ...given("execCpuAffinity", process.execCPUAffinity),
     },
   };
 }
@@ -71,6 +73,9 @@ function linuxOf(linux: NonNullable<FullSpec["linux"]>): Omit<Config, "rootfs"> 
     ...given("rootPropagation", linux.rootfsPropagation || undefined),
     ...given("seccomp", linux.seccomp),
     ...given("sysctl", linux.sysctl),
+    ...given("personality", linux.personality),
+    ...given("memoryPolicy", linux.memoryPolicy),
+    ...given("mountLabel", linux.mountLabel || undefined),
     maskPaths: linux.maskedPaths ?? [],
     readonlyPaths: linux.readonlyPaths ?? [],
     devices: devicesOf(linux.devices ?? []),
@@ -98,6 +103,10 @@ function processOf(process: Partial<OciProcess>): ProcessSpec {
     ...given("rlimits", process.rlimits),
     ...given("noNewPrivileges", process.noNewPrivileges),
     ...given("oomScoreAdj", process.oomScoreAdj),
+    ...given("apparmorProfile", process.apparmorProfile || undefined),
+    ...given("selinuxLabel", process.selinuxLabel || undefined),
+    ...given("scheduler", process.scheduler),
+    ...given("ioPriority", process.ioPriority),
   };
 }
 
@@ -133,10 +142,6 @@ function devicesOf(asked: readonly OciDevice[]): readonly Device[] {
 
 function ruleOf({ allow, type = "a", major = -1, minor = -1, access }: OciDeviceRule): Device {
   return { allow, type, major, minor, permissions: access ?? "rwm" };
-}
-
-function given<K extends string, V>(key: K, value: V | undefined): { readonly [P in K]?: V } {
-  return value === undefined ? {} : ({ [key]: value } as { readonly [P in K]?: V });
 }
 
 function invalid(message: string): RuntimeError {

@@ -1,6 +1,6 @@
 /** What a process in a container is. What it does not say it takes from the container's config. */
 import type { Readable, Writable } from "node:stream";
-import type { OciCapabilities, OciRlimit } from "../oci.ts";
+import type { OciCapabilities, OciCpuAffinity, OciIoPriority, OciRlimit, OciScheduler } from "../oci.ts";
 
 export interface ConsoleSize {
   readonly rows: number;
@@ -36,6 +36,12 @@ export interface ProcessSpec {
   readonly noNewPrivileges?: boolean;
   readonly umask?: number;
   readonly oomScoreAdj?: number;
+  readonly apparmorProfile?: string;
+  readonly selinuxLabel?: string;
+  readonly scheduler?: OciScheduler;
+  readonly ioPriority?: OciIoPriority;
+  /** Not for a container's first process. */
+  readonly execCpuAffinity?: OciCpuAffinity;
   /** The container's first process. Absent: if it has none. */
   readonly init?: boolean;
 }

@@ -2,15 +2,17 @@
  * The whole plan of a further process of a container. It is confined before it is forked into the container's PID namespace: until then
  * no sibling can see it, and afterwards there is nothing to take over (CVE-2016-9962). Pure.
  */
-import type { OciProcess } from "../oci.ts";
+import type { OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
+import { planAffinity, planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "../process/process-plan.ts";
 import { planStdio, type StdioSlots } from "./init-plan.ts";
 import { kindsToJoin, type Shape } from "./shape.ts";
 
 export interface SetnsPlanInput {
   readonly containerId: string;
-  readonly process: OciProcess;
+  /** Of the container, with this process. */
+  readonly oci: OciSpec;
   readonly shape: Shape;
   readonly keyring: boolean;
   readonly cgroupTasks: readonly string[];
@@ -22,17 +24,23 @@ export interface SetnsPlanInput {
 }
 
 export function planSetns(input: SetnsPlanInput): Plan {
-  const { process, shape, settings } = input;
+  const { oci, shape, settings } = input;
+  const { process } = oci;
   const forks = shape.pid !== "shared";
-  const console = planStdio(input, input.stdio);
+  const console = planStdio(oci, input.stdio);
+  const affinity = planAffinity(process.execCPUAffinity);
   return [
     { op: "clean-start" },
+    ...affinity.before,
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
+    ...affinity.after,
     planOomScore(settings),
+    ...planAttributes(oci, forks),
     ...input.giveAway.map(({ slot, uid, gid }): Op => ({ op: "chown-slot", slot, uid, gid })),
     { op: "join-process", slot: input.init, kinds: kindsToJoin(shape) },
     // /dev/console is the first process's.
     console.op === "console" ? { ...console, bindConsole: 0 } : console,
+    ...planLabels(process),
     ...(input.keyring ? [{ op: "keyring", name: `_ses.${input.containerId}` } as const] : []),
     ...planConfinement(process, settings),
     ...(forks ? [{ op: "fork" } as const] : []),

@@ -3,6 +3,7 @@ import { RuntimeError } from "../../lib/errors.ts";
 import { type DeviceNode, fileType } from "../device/default-devices.ts";
 import type { OciDeviceRule, OciMount, OciNamespaceType, OciProcess, OciResources, OciSpec } from "../oci.ts";
 import type { Config, Device, Mount, NamespaceType, Resources } from "./config.ts";
+import { given } from "./given.ts";
 import type { ProcessSpec } from "./process-spec.ts";
 import { mountWords } from "./validate.ts";
 
@@ -30,7 +31,7 @@ export interface ProcessUser {
 export function translateProcess(config: Config, process: ProcessSpec, user: ProcessUser): OciProcess {
   const umask = process.umask ?? config.umask;
   const capabilities = process.capabilities ?? config.capabilities;
-  const oomScoreAdj = process.oomScoreAdj ?? config.oomScoreAdj;
+  const own = <K extends keyof ProcessSpec & keyof Config>(key: K) => process[key] ?? config[key];
   return {
     terminal: process.terminal === true,
     ...(process.consoleSize === undefined
@@ -43,7 +44,12 @@ export function translateProcess(config: Config, process: ProcessSpec, user: Pro
     ...(capabilities === undefined ? {} : { capabilities }),
     rlimits: process.rlimits ?? config.rlimits ?? [],
     noNewPrivileges: process.noNewPrivileges ?? config.noNewPrivileges ?? false,
-    ...(oomScoreAdj === undefined ? {} : { oomScoreAdj }),
+    ...given("oomScoreAdj", own("oomScoreAdj")),
+    ...given("apparmorProfile", own("apparmorProfile")),
+    ...given("selinuxLabel", own("selinuxLabel")),
+    ...given("scheduler", own("scheduler")),
+    ...given("ioPriority", own("ioPriority")),
+    ...given("execCPUAffinity", own("execCpuAffinity")),
   };
 }
 
@@ -60,7 +66,7 @@ function checkedEnv(env: readonly string[]): readonly string[] {
 
 /** Without a process: what the root, the mounts and the cgroups are. */
 export function translateConfig(config: Config, process: OciProcess): OciSpec {
-  const { readonlyfs, hostname, domainname, rootPropagation, seccomp, sysctl } = config;
+  const { readonlyfs, hostname, domainname, rootPropagation } = config;
   return {
     ociVersion,
     process,
@@ -80,8 +86,11 @@ export function translateConfig(config: Config, process: OciProcess): OciSpec {
       maskedPaths: config.maskPaths ?? [],
       readonlyPaths: config.readonlyPaths ?? [],
       ...(rootPropagation === undefined ? {} : { rootfsPropagation: rootPropagation }),
-      ...(seccomp === undefined ? {} : { seccomp }),
-      ...(sysctl === undefined ? {} : { sysctl }),
+      ...given("seccomp", config.seccomp),
+      ...given("sysctl", config.sysctl),
+      ...given("personality", config.personality),
+      ...given("memoryPolicy", config.memoryPolicy),
+      ...given("mountLabel", config.mountLabel),
     },
   };
 }

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { NamespaceType } from "../../../../src/core/library/config.ts";
 import { type InitPlanInput, planInit, timeBarrier } from "../../../../src/core/library/init-plan.ts";
 import { planSetns } from "../../../../src/core/library/setns-plan.ts";
+import type { OciProcess } from "../../../../src/core/oci.ts";
 import { encodePlan, type Plan } from "../../../../src/core/plan.ts";
 import { noSlot, nsKind, podPin } from "../../../../src/core/plan-schema.ts";
 import { propagation } from "../../../../src/core/rootfs/mount-flags.ts";
@@ -129,11 +130,15 @@ describe("plan of a further process", () => {
     init: 3,
     giveAway: [],
   };
-  const process = { ...initInput().oci.process, consoleSize: { height: 3, width: 4 } };
+  const { oci: base } = initInput();
+  const oci = (changes: Partial<OciProcess> = {}) => ({
+    ...base,
+    process: { ...base.process, consoleSize: { height: 3, width: 4 }, ...changes },
+  });
   const stdio = { stdin: 0, stdout: 1, stderr: 2 };
 
   it("joins everything that is not shared, is confined, and only then forked", () => {
-    const found = planSetns({ ...input, process, stdio });
+    const found = planSetns({ ...input, oci: oci(), stdio });
     inOrder(
       found,
       { op: "cgroup-attach" },
@@ -148,11 +153,37 @@ describe("plan of a further process", () => {
   });
 
   it("has a terminal without taking /dev/console", () => {
-    const found = planSetns({ ...input, process: { ...process, terminal: true }, stdio });
+    const found = planSetns({ ...input, oci: oci({ terminal: true }), stdio });
     expect(all(found, "console")).toEqual([{ op: "console", rows: 3, cols: 4, bindConsole: 0, export: 1 }]);
   });
 
+  it("takes CPUs around its cgroup, and labels before privileges go", () => {
+    const process = oci({
+      execCPUAffinity: { initial: "0", final: "1,64" },
+      apparmorProfile: "mine",
+      selinuxLabel: "a:b:c",
+      ioPriority: { class: "IOPRIO_CLASS_IDLE" },
+    });
+    const found = planSetns({ ...input, oci: process, stdio });
+    inOrder(
+      found,
+      { op: "cpu-affinity" },
+      { op: "cgroup-attach" },
+      { op: "io-priority", class: 3, priority: 0 },
+      { op: "join-process" },
+      { op: "apparmor", profile: "mine" },
+      { op: "selinux", label: "a:b:c", keys: 1 },
+      { op: "selinux", label: "a:b:c", keys: 0 },
+      { op: "keyring" },
+      { op: "cwd" },
+    );
+    const mask = Buffer.alloc(16);
+    mask[0] = 2;
+    mask[8] = 1;
+    expect(all(found, "cpu-affinity")[1]?.mask).toEqual(mask);
+  });
+
   it("does not fork where the PID namespace is the caller's", () => {
-    expect(names(planSetns({ ...input, shape: shape({ pid: "shared" }), process, stdio }))).not.toContain("fork");
+    expect(names(planSetns({ ...input, shape: shape({ pid: "shared" }), oci: oci(), stdio }))).not.toContain("fork");
   });
 });
