@@ -34,7 +34,7 @@ const dialTimeoutMs = 15_000;
 const redirects = new Set([301, 302, 303, 307, 308]);
 const noTls: TlsOptions = { ca: [], clients: [], skipVerify: false };
 
-export class Http implements AsyncDisposable {
+export class Http {
   readonly #options: HttpOptions;
   readonly #agents = new Map<string, Dispatcher>();
 
@@ -93,12 +93,6 @@ export class Http implements AsyncDisposable {
       : new Agent({ connect, ...timeouts });
     this.#agents.set(key, agent);
     return agent;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const agents = [...this.#agents.values()];
-    this.#agents.clear();
-    await Promise.all(agents.map((agent) => agent.destroy()));
   }
 }
 

@@ -14,16 +14,15 @@ import { errnoName, messageOf, RuntimeError } from "../lib/errors.ts";
 import { KeyedLock } from "../lib/lock.ts";
 import type { Log } from "../lib/log.ts";
 import { step } from "../lib/step.ts";
-import { blobBytes } from "./blob-stream.ts";
 import { type Digest, digestAlgorithm, hexOf } from "./digest.ts";
 import type { Descriptor } from "./documents.ts";
 import type { LayerRecord, RecordCollection } from "./records.ts";
 import { readDocument, syncNames, writeDurably } from "./sidecar.ts";
-import type { Source } from "./source.ts";
+import type { PullSource } from "./source.ts";
 import type { Unpacked, Unpacker } from "./unpacker.ts";
 
 export interface LayerOrder {
-  readonly source: Source;
+  readonly source: PullSource;
   readonly blob: Descriptor;
   readonly diffId: Digest;
   readonly chainId: Digest;
@@ -115,9 +114,8 @@ export class LayerStore {
     await mkdir(join(partial, "fs"), { mode: 0o755 });
     const { source, blob } = order;
     const sha512 = digestAlgorithm(blob.digest) === "sha512";
-    const bytes = blobBytes(source, blob, signal);
     const unpacked = await this.#unpacker.apply(
-      bytes,
+      (fd) => source.feed(blob, fd, signal),
       join(partial, "fs"),
       join(partial, "pending"),
       sha512,

@@ -5,7 +5,6 @@ import { step } from "../lib/step.ts";
 import { credentialsKey, credentialsOf } from "./auth.ts";
 import type { Digest } from "./digest.ts";
 import { parseConfig } from "./documents.ts";
-import type { Http } from "./http.ts";
 import type { FsUsage, Image, ImageService, PullAuth } from "./image-service.ts";
 import type { ImageSet } from "./image-set.ts";
 import type { LayerStore } from "./layer-store.ts";
@@ -13,13 +12,14 @@ import type { Puller } from "./puller.ts";
 import type { ImageRecord } from "./records.ts";
 import { formatReference, parseReference, type Reference } from "./reference.ts";
 import { SharedTasks } from "./shared-task.ts";
+import type { SourceThread } from "./source-thread.ts";
 
 export interface NodeImagesParts {
   readonly rootDir: string;
   readonly layers: LayerStore;
   readonly images: ImageSet;
   readonly puller: Puller;
-  readonly http: Http;
+  readonly thread: SourceThread;
   readonly pinned: (names: readonly string[]) => boolean;
   readonly log: Log;
 }
@@ -164,11 +164,11 @@ export class NodeImages implements ImageService {
     };
   }
 
-  /** Stops pulls and closes connections. What is still being erased is left to the next start. */
+  /** Stops pulls and ends the thread that reads for them. What is still being erased is left to the next start. */
   async close(): Promise<void> {
     this.#stopping.abort(new RuntimeError("unavailable", "the daemon is stopping"));
     this.#parts.layers.stopErasing();
-    await this.#parts.http[Symbol.asyncDispose]();
+    await this.#parts.thread.close();
   }
 
   #isHeld(id: Digest): boolean {

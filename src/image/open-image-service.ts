@@ -4,7 +4,6 @@ import { join } from "node:path";
 import type { Config } from "../config.ts";
 import type { Log } from "../lib/log.ts";
 import { addon } from "../native/addon.ts";
-import { Http } from "./http.ts";
 import { ImageSet } from "./image-set.ts";
 import { LayerStore } from "./layer-store.ts";
 import { NodeImages } from "./node-images.ts";
@@ -13,6 +12,7 @@ import { hostPlatform, type Platform } from "./platform.ts";
 import { Puller } from "./puller.ts";
 import type { ImageRecord, LayerRecord, RecordStore } from "./records.ts";
 import { DocumentDirectory } from "./sidecar.ts";
+import { SourceThread } from "./source-thread.ts";
 import { type SpawnFunctions, Unpacker } from "./unpacker.ts";
 
 /** From src/image and from dist/image alike. */
@@ -71,9 +71,9 @@ export async function openImages(options: ImageOptions): Promise<NodeImages> {
   const copies = new DocumentDirectory<ImageRecord>(join(rootDir, "images"));
   const images = new ImageSet(records.collection<ImageRecord>("images"), copies);
   await images.open((record) => record.chainIds.every((chainId) => layers.get(chainId) !== undefined));
-  const http = new Http({ progressTimeoutMs: options.progressTimeoutMs });
+  const thread = new SourceThread({ progressTimeoutMs: options.progressTimeoutMs, log });
   const puller = new Puller({
-    http,
+    thread,
     layers,
     platform: options.platform,
     hostsDir: options.hostsDir,
@@ -81,5 +81,5 @@ export async function openImages(options: ImageOptions): Promise<NodeImages> {
     maxConcurrentDownloads: options.maxConcurrentDownloads,
     log,
   });
-  return new NodeImages({ rootDir, layers, images, puller, http, pinned: pinnedBy(options.pinned), log });
+  return new NodeImages({ rootDir, layers, images, puller, thread, pinned: pinnedBy(options.pinned), log });
 }

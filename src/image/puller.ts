@@ -1,26 +1,23 @@
 /** One pull: source, image, layers, record. */
 import { RuntimeError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
-import { credentialsOf } from "./auth.ts";
+import { credentialsKey, credentialsOf } from "./auth.ts";
 import { chainIds, type Digest } from "./digest.ts";
 import { loadEndpoints } from "./hosts.ts";
-import type { Http } from "./http.ts";
 import type { PullAuth } from "./image-service.ts";
 import type { PulledImage } from "./image-set.ts";
 import type { LayerOrder, LayerStore } from "./layer-store.ts";
-import { LayoutSource } from "./layout-source.ts";
 import { type Platform, runsOn } from "./platform.ts";
 import type { LayerRecord } from "./records.ts";
 import { formatReference, parseReference, type Reference } from "./reference.ts";
-import { RegistrySource } from "./registry-source.ts";
 import { type Resolved, resolveImage } from "./resolve.ts";
 import { SharedTasks } from "./shared-task.ts";
 import { Slots } from "./slots.ts";
-import type { Source } from "./source.ts";
-import { Tokens } from "./tokens.ts";
+import type { PullSource } from "./source.ts";
+import { RemoteSource, type SourceThread } from "./source-thread.ts";
 
 export interface PullerOptions {
-  readonly http: Http;
+  readonly thread: SourceThread;
   readonly layers: LayerStore;
   readonly platform: Platform;
   readonly hostsDir: string;
@@ -32,35 +29,31 @@ export interface PullerOptions {
 
 export class Puller {
   readonly #options: PullerOptions;
-  readonly #tokens: Tokens;
   readonly #layouts: ReadonlyMap<string, string>;
+  #lastSource = 0;
   /** Across pulls: one download per layer and credentials. */
   readonly #making = new SharedTasks<LayerRecord>();
 
   constructor(options: PullerOptions) {
     this.#options = options;
-    this.#tokens = new Tokens(options.http);
     this.#layouts = new Map(Object.entries(options.localLayouts).map(([name, dir]) => [parseReference(name).name, dir]));
   }
 
-  async source(reference: Reference, auth: PullAuth | undefined): Promise<Source> {
-    const layout = this.#layouts.get(reference.name);
-    if (layout !== undefined) return new LayoutSource(reference.name, layout);
-    const { http, hostsDir, log } = this.#options;
-    return new RegistrySource({
-      http,
-      tokens: this.#tokens,
-      endpoints: await loadEndpoints(hostsDir, reference.domain),
-      reference,
-      credentials: credentialsOf(auth),
-      serverAddress: auth?.serverAddress ?? "",
-      log,
-    });
+  async source(reference: Reference, auth: PullAuth | undefined): Promise<PullSource> {
+    const { thread, hostsDir } = this.#options;
+    const { name } = reference;
+    const id = ++this.#lastSource;
+    const dir = this.#layouts.get(name);
+    if (dir !== undefined) return new RemoteSource(thread, { id, kind: "layout", name, dir }, name, "layout");
+    const credentials = credentialsOf(auth);
+    const endpoints = await loadEndpoints(hostsDir, reference.domain);
+    const options = { endpoints, reference, credentials, serverAddress: auth?.serverAddress ?? "" };
+    return new RemoteSource(thread, { id, kind: "registry", options }, name, credentialsKey(credentials));
   }
 
   /** Finds the image; `lease` is told its layers before any of them is looked for. */
   async fetch(
-    source: Source,
+    source: PullSource,
     reference: Reference,
     lease: (chain: readonly Digest[]) => void,
     signal: AbortSignal,
@@ -84,7 +77,7 @@ export class Puller {
   }
 
   /** All at once, as far as slots go. The first that fails stops the others; returns when none of them runs any more. */
-  async #makeLayers(source: Source, resolved: Resolved, chain: readonly Digest[], signal: AbortSignal): Promise<void> {
+  async #makeLayers(source: PullSource, resolved: Resolved, chain: readonly Digest[], signal: AbortSignal): Promise<void> {
     const failed = new AbortController();
     const both = AbortSignal.any([signal, failed.signal]);
     const slots = new Slots(this.#options.maxConcurrentDownloads);
@@ -118,7 +111,7 @@ export class Puller {
 }
 
 interface LayersOfPull {
-  readonly source: Source;
+  readonly source: PullSource;
   readonly resolved: Resolved;
   readonly chain: readonly Digest[];
   readonly slots: Slots;

@@ -1,6 +1,5 @@
 /** The distribution protocol: mirrors in order, then the registry itself. */
 import { RuntimeError } from "../lib/errors.ts";
-import type { Log } from "../lib/log.ts";
 import { anonymous, basicHeader, type Challenge, type Credentials, credentialsKey, parseChallenges, sameServer } from "./auth.ts";
 import { readBounded, readSome } from "./bounded.ts";
 import { checkDigest, digestOf, isDigest } from "./digest.ts";
@@ -20,8 +19,11 @@ export interface RegistrySourceOptions {
   readonly credentials: Credentials;
   /** Of the credentials; "" for the reference's own registry. */
   readonly serverAddress: string;
-  readonly log: Log;
+  readonly log: SourceLog;
 }
+
+/** What sources say beyond their answers. */
+export type SourceLog = Readonly<Record<"debug" | "warn", (fields: Record<string, unknown>, text: string) => void>>;
 
 interface Ask {
   readonly method: "GET" | "HEAD";

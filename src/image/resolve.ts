@@ -4,7 +4,7 @@ import { type Digest, digestAlgorithm } from "./digest.ts";
 import { type ConfigDocument, type Manifest, parseConfig, parseManifest } from "./documents.ts";
 import { candidates, type Platform, runsOn } from "./platform.ts";
 import { formatReference, type Reference } from "./reference.ts";
-import { maxConfigBytes, type RawDocument, type Source } from "./source.ts";
+import { maxConfigBytes, type PullSource, type RawDocument } from "./source.ts";
 
 const maxIndexDepth = 3;
 /** Entries of an index without a platform, whose configs have to be fetched. */
@@ -20,7 +20,7 @@ export interface Resolved {
 
 /** Finds the image for `platform` behind the reference. */
 export async function resolveImage(
-  source: Source,
+  source: PullSource,
   reference: Reference,
   platform: Platform,
   signal: AbortSignal,
@@ -40,7 +40,7 @@ export async function resolveImage(
 }
 
 interface Search {
-  readonly source: Source;
+  readonly source: PullSource;
   readonly platform: Platform;
   readonly budget: { left: number };
   readonly signal: AbortSignal;

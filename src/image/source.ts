@@ -8,8 +8,8 @@ export interface RawDocument {
   readonly contentType: string;
 }
 
-/** Where one repository's content is read from, on behalf of one pull. */
-export interface Source {
+/** One repository's documents, on behalf of one pull. */
+interface Documents {
   /** For messages. */
   readonly name: string;
   /** Tells a cache who asks: equal keys have equal rights. */
@@ -20,8 +20,21 @@ export interface Source {
   manifest(tagOrDigest: string, signal: AbortSignal): Promise<RawDocument>;
   /** A small blob, verified. */
   document(descriptor: Descriptor, maxBytes: number, what: string, signal: AbortSignal): Promise<Buffer>;
+}
+
+/** Where one repository's content is read from, by the thread that reads. */
+export interface Source extends Documents {
   /** A blob's bytes from `offset` on. It may end early or fail; then it is asked for again. Nothing is verified. */
   blob(descriptor: Descriptor, offset: number, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
+}
+
+/** The same as a pull sees it, which never touches the bytes of a blob. */
+export interface PullSource extends Documents {
+  /**
+   * Writes the blob into a pipe at its reader's pace. The descriptor stays the caller's and must be open until this has returned or
+   * thrown. Returns early when nobody reads any more. Nothing is verified but the size.
+   */
+  feed(descriptor: Descriptor, fd: number, signal: AbortSignal): Promise<void>;
 }
 
 /** Manifests and indexes: as other clients cap them. */

@@ -1,6 +1,5 @@
 /** Runs caisson-unpack: compressed bytes in, a verdict out. What is allowed is decided here and by the callers. */
 import { constants, type FileHandle, open } from "node:fs/promises";
-import { Socket } from "node:net";
 import { RuntimeError } from "../lib/errors.ts";
 import type { Addon } from "../native/types.ts";
 
@@ -32,11 +31,14 @@ export interface Settled {
   readonly diskBytes: number;
 }
 
+/** Writes the input into a pipe, which stays the caller's, and returns at its end or when nobody reads any more. */
+export type Feed = (fd: number) => Promise<void>;
+
 interface Run {
   readonly args: readonly string[];
   /** Descriptors from 2 on: 0 and 1 are `input` and the result. */
   readonly fds: readonly (number | null)[];
-  readonly input: AsyncIterable<Uint8Array> | number | null;
+  readonly input: Feed | number | null;
   readonly what: string;
   readonly signal: AbortSignal;
 }
@@ -59,7 +61,7 @@ export class Unpacker {
 
   /** Applies a compressed layer to the empty directory `dir`. `pending` receives what settle has to do. */
   async apply(
-    input: AsyncIterable<Uint8Array>,
+    input: Feed,
     dir: string,
     pending: string,
     sha512: boolean,
@@ -103,7 +105,7 @@ export class Unpacker {
     run.signal.throwIfAborted();
     const native = this.#native;
     const [resultRead, resultWrite] = native.pipe(0);
-    const feed = typeof run.input === "object" && run.input !== null ? native.pipe(pipeBytes) : undefined;
+    const feed = typeof run.input === "function" ? native.pipe(pipeBytes) : undefined;
     const result = this.#readResult(resultRead);
     result.catch(() => undefined); // looked at below, unless something else fails first
     let child: { pidfd: number };
@@ -133,7 +135,7 @@ export class Unpacker {
     const kill = (): void => native.pidfdSignal(child.pidfd, sigkill);
     run.signal.addEventListener("abort", kill, { once: true });
     try {
-      if (feed !== undefined) await this.#feed(feed[1], run.input as AsyncIterable<Uint8Array>, kill);
+      if (feed !== undefined) await this.#feed(feed[1], run.input as Feed, kill);
       const [text, exit] = await Promise.all([result, exited]);
       run.signal.throwIfAborted();
       return verdict(text, exit, run.what);
@@ -160,24 +162,15 @@ export class Unpacker {
     return promise;
   }
 
-  /** Writes the input to the helper at the helper's pace. If the input fails the helper is killed, and the failure is what counts. */
-  async #feed(fd: number, input: AsyncIterable<Uint8Array>, kill: () => void): Promise<void> {
-    // libuv polls the pipe; a file stream would block threads of its pool for as long as the helper is busy.
-    const pipe = new Socket({ fd, readable: false, writable: true });
-    const closed = new Promise<void>((resolve) => pipe.once("close", () => resolve()));
-    pipe.on("error", () => pipe.destroy()); // EPIPE: the helper ended first, and its verdict says why
+  /** If the input fails the helper is killed, and the failure is what counts. */
+  async #feed(fd: number, input: Feed, kill: () => void): Promise<void> {
     try {
-      for await (const chunk of input) {
-        if (pipe.destroyed) break;
-        if (!pipe.write(chunk)) await Promise.race([new Promise((resolve) => pipe.once("drain", resolve)), closed]);
-      }
-      pipe.end();
+      await input(fd);
     } catch (error) {
       kill();
-      pipe.destroy();
       throw error;
     } finally {
-      await closed;
+      this.#native.close(fd);
     }
   }
 }

@@ -1,0 +1,14 @@
+/** Worker thread: answers the questions of source-thread.ts. */
+import { enableCompileCache } from "node:module";
+import { constants, setPriority } from "node:os";
+import { parentPort, workerData } from "node:worker_threads";
+import type { ThreadData, ToThread } from "./source-messages.ts";
+
+const { progressTimeoutMs, compileCache } = workerData as ThreadData;
+// For this thread only, as Linux has it: like the helpers that it feeds, it comes after calls and containers.
+setPriority(0, constants.priority.PRIORITY_LOW);
+if (compileCache !== undefined) enableCompileCache(compileCache);
+// Everything else is loaded after the cache is on.
+const { SourceHost } = await import("./source-host.ts");
+const host = new SourceHost(progressTimeoutMs, (message) => parentPort?.postMessage(message));
+parentPort?.on("message", (message: ToThread) => host.take(message));
