@@ -21,6 +21,7 @@ import type { OciResources } from "./oci.ts";
 import { HostPod } from "./pod.ts";
 import { removePodRemains, shmPathOf } from "./pod-remains.ts";
 import type { CoreLog, PodTools } from "./pod-tools.ts";
+import { loadDefaultProfile } from "./process/apparmor-default.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
 import { SeccompCompiler } from "./process/seccomp.ts";
 import type {
@@ -81,7 +82,12 @@ export async function createHostRuntime(options: HostRuntimeOptions): Promise<Ho
     logLineBytes: options.logLineBytes ?? 0,
     log: options.log,
   };
-  const limitations = [...own.sentences, ...(await cgroupLimitations(cgroups.hierarchies)), ...(await cgroups.limitations())];
+  const limitations = [
+    ...own.sentences,
+    ...(await cgroupLimitations(cgroups.hierarchies)),
+    ...(await cgroups.limitations()),
+    ...(await loadDefaultProfile()),
+  ];
   return new HostRuntime(options, tools, image, limitations);
 }
 

@@ -1,5 +1,6 @@
 /** AppArmor and SELinux fields (cri-semantics 5.6). */
 
+import { defaultApparmorProfile } from "../core/process/apparmor-default.ts";
 import type { LinuxContainerSecurityContext, SELinuxOption } from "../gen/cri/v1/api.ts";
 import { RuntimeError } from "../lib/errors.ts";
 import { invalid, quoted } from "./translate-check.ts";
@@ -18,18 +19,24 @@ function chooseApparmor(context: LinuxContainerSecurityContext): ApparmorChoice 
   throw invalid(`unknown apparmor_profile ${quoted(name)}`);
 }
 
-const defaultProfile = "caisson-default";
-
-/** Name of the profile to apply; undefined: none. Less than what was asked for is never given in silence. */
+/**
+ * Name of the profile to apply; undefined: none. Less than what was asked for is never given in silence; who asks for nothing gets the
+ * default one where it is loaded (the log and Status say when it is not).
+ */
 export function resolveApparmor(context: LinuxContainerSecurityContext | undefined, facts: NodeFacts): string | undefined {
   const choice = context === undefined ? undefined : chooseApparmor(context);
-  if (choice === undefined || choice.kind === "unconfined") return undefined;
-  if (choice.kind === "default" && context?.privileged === true) return undefined;
-  const name = choice.kind === "localhost" ? choice.ref : defaultProfile;
+  const privileged = context?.privileged === true;
+  if (choice === undefined) {
+    const loaded = !privileged && facts.apparmorProfiles?.().has(defaultApparmorProfile) === true;
+    return loaded ? defaultApparmorProfile : undefined;
+  }
+  if (choice.kind === "unconfined") return undefined;
+  if (choice.kind === "default" && privileged) return undefined;
+  const name = choice.kind === "localhost" ? choice.ref : defaultApparmorProfile;
   if (facts.apparmorProfiles === undefined) {
     throw invalid(`AppArmor profile ${quoted(name)} cannot be applied: AppArmor is not enabled on this node`);
   }
-  if (!facts.apparmorProfiles.has(name)) throw invalid(`AppArmor profile ${quoted(name)} is not loaded on this node`);
+  if (!facts.apparmorProfiles().has(name)) throw invalid(`AppArmor profile ${quoted(name)} is not loaded on this node`);
   return name;
 }
 

@@ -6,9 +6,11 @@ import { hugePageSizes } from "../core/cgroup/hugepages.ts";
 import type { CdiDevices } from "../core/device/cdi.ts";
 import { deviceNumbers } from "../core/device/host-node.ts";
 import type { OciSeccomp } from "../core/oci.ts";
+import { loadedApparmorProfiles } from "../core/process/apparmor-default.ts";
 import { capabilitiesOf } from "../core/process/capabilities.ts";
 import { readOwnLimits } from "../core/process/own-limits.ts";
 import { defaultSeccompProfile } from "../core/process/seccomp-default.ts";
+import { findSecurityModules } from "../core/process/security-modules.ts";
 import { errnoName, RuntimeError } from "../lib/errors.ts";
 
 /** What the node can do; read once at start. */
@@ -25,8 +27,8 @@ export interface NodeFacts {
   /** mount_setattr with AT_RECURSIVE. */
   readonly recursiveReadOnly: boolean;
   readonly seccomp: boolean;
-  /** Loaded profiles; undefined: AppArmor is off, or the core cannot apply profiles. */
-  readonly apparmorProfiles: ReadonlySet<string> | undefined;
+  /** Names of the loaded profiles, which change at any time; undefined: AppArmor is off. */
+  readonly apparmorProfiles: (() => ReadonlySet<string>) | undefined;
   readonly selinux: boolean;
 }
 
@@ -135,6 +137,7 @@ function kernelAtLeast(release: string, major: number, minor: number): boolean {
 
 /** Reads what this machine can do. */
 export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): Promise<NodeFacts> {
+  const modules = findSecurityModules();
   return {
     cgroupVersion,
     architecture: arch(),
@@ -143,9 +146,8 @@ export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): 
     hugePageSizes: new Set(await hugePageSizes()),
     recursiveReadOnly: kernelAtLeast((await textOf("/proc/sys/kernel/osrelease")).trim(), 5, 12),
     seccomp: (await textOf("/proc/sys/kernel/seccomp/actions_avail")) !== "",
-    // Plans have no operation for a label yet; claiming AppArmor would give less than was asked for.
-    apparmorProfiles: undefined,
-    selinux: (await textOf("/sys/fs/selinux/enforce")) !== "",
+    apparmorProfiles: modules.apparmor ? loadedApparmorProfiles : undefined,
+    selinux: modules.selinux,
   };
 }
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import type { CriNode } from "../helpers/cri-node.ts";
 import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
 
 type Test = (name: string, work: () => Promise<void>) => Promise<void>;
@@ -18,7 +19,9 @@ const profile = `profile caisson-vm-test flags=(attach_disconnected) {
 }
 `;
 
-export async function apparmorTests(test: Test): Promise<void> {
+const forever = ["/bin/sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.2; done"];
+
+export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
   execFileSync("apparmor_parser", ["-Kr"], { input: profile });
   await using place = new LibraryPlace();
 
@@ -48,6 +51,42 @@ export async function apparmorTests(test: Test): Promise<void> {
     await container.signal("KILL");
     await container.wait();
     await container.destroy();
+  });
+
+  await test("AppArmor: pods have the default profile, the one that they name, or none when they say so", async () => {
+    const pod = node.podConfig("labels");
+    const podId = await node.runPod(pod);
+    const labelOf = async (name: string, security: object) => {
+      const config = node.containerConfig(name, forever, { linux: { security_context: security } });
+      const id = await node.run(podId, pod, config);
+      const { pid } = await node.info(id);
+      const exec = await node.exec(
+        id,
+        ["/bin/sh", "-c", "cat /proc/self/attr/current; mount -t tmpfs x /mnt; echo b > /proc/sysrq-trigger"],
+        30,
+      );
+      const first = readFileSync(`/proc/${pid}/attr/apparmor/current`, "utf8").trim();
+      return { first, exec: exec.stdout.trim(), errors: exec.stderr };
+    };
+    const byDefault = await labelOf("default", {});
+    assert.equal(byDefault.first, "caisson-default (enforce)");
+    assert.equal(byDefault.exec, "caisson-default (enforce)");
+    const typed = await labelOf("typed", { apparmor: { profile_type: 0 } });
+    assert.equal(typed.first, "caisson-default (enforce)");
+    const named = await labelOf("named", {
+      apparmor: { profile_type: 2, localhost_ref: "caisson-vm-test" },
+      apparmor_profile: "unconfined",
+    });
+    assert.equal(named.exec, "caisson-vm-test (enforce)");
+    const old = await labelOf("old", { apparmor_profile: "localhost/caisson-vm-test" });
+    assert.equal(old.first, "caisson-vm-test (enforce)");
+    const none = await labelOf("none", { apparmor: { profile_type: 1 } });
+    assert.equal(none.first, "unconfined");
+    await assert.rejects(
+      labelOf("missing", { apparmor_profile: "localhost/not-there" }),
+      /"not-there" is not loaded on this node/,
+    );
+    await node.removePod(podId);
   });
 
   await test("AppArmor: a profile that is not loaded fails the start by name, and leaves nothing", async () => {

@@ -202,7 +202,7 @@ await test("oom scores below zero and raised limits are given, as the machine ha
   await node.removePod(podId);
 });
 
-await apparmorTests(test);
+await apparmorTests(test, node);
 
 const parent = `/sys/fs/cgroup${node.cgroupParent}`;
 await node[Symbol.asyncDispose]();

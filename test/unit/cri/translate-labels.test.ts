@@ -4,7 +4,7 @@ import { fakeNode, secured, securedPod, translate } from "./translate-fixture.ts
 const [RuntimeDefault, Unconfined, Localhost] = [0, 1, 2] as const;
 
 describe("AppArmor", () => {
-  const on = () => fakeNode({ apparmorProfiles: new Set(["caisson-default", "mine"]) });
+  const on = () => fakeNode({ apparmorProfiles: () => new Set(["caisson-default", "mine"]) });
   const profileOf = async (context: object, node = on(), pod = {}) =>
     (await translate({ config: secured(context), node, pod })).oci.process.apparmorProfile;
 
@@ -16,18 +16,22 @@ describe("AppArmor", () => {
     [{ apparmorProfile: "localhost/mine" }, "mine"],
     [{ apparmorProfile: "unconfined" }, undefined],
     [{ apparmor: { profileType: Unconfined }, apparmorProfile: "localhost/mine" }, undefined],
-    [{}, undefined],
+    [{}, "caisson-default"],
   ])("where it is on, %j gives %s", async (context, expected) => {
     expect(await profileOf(context)).toBe(expected);
   });
 
-  it("refuses a profile that is not loaded", async () => {
+  it("refuses a profile that is not loaded; who asks for none goes without", async () => {
+    const bare = fakeNode({ apparmorProfiles: () => new Set<string>() });
+    expect(await profileOf({}, bare)).toBeUndefined();
+    await expect(profileOf({ apparmorProfile: "runtime/default" }, bare)).rejects.toThrow(/"caisson-default" is not loaded/);
     await expect(profileOf({ apparmorProfile: "localhost/other" })).rejects.toThrow(/"other" is not loaded on this node/);
   });
 
   it("does not confine privileged containers by default, but by a profile of their own", async () => {
     const pod = securedPod({ privileged: true });
     expect(await profileOf({ privileged: true, apparmor: { profileType: RuntimeDefault } }, on(), pod)).toBeUndefined();
+    expect(await profileOf({ privileged: true }, on(), pod)).toBeUndefined();
     expect(await profileOf({ privileged: true, apparmorProfile: "localhost/mine" }, on(), pod)).toBe("mine");
   });
 
