@@ -15,6 +15,7 @@ import type { CriConfig } from "./cri/app-types.ts";
 import { replayEvents } from "./cri/event-replay.ts";
 import { type CgroupDriver, chooseCgroupDriver, identifyInstance } from "./cri/instance.ts";
 import { recover } from "./cri/recover.ts";
+import { ledgerSentences } from "./cri/stop-obstacles.ts";
 import { translateContainerOn } from "./cri/translate-container.ts";
 import { readTranslationNode } from "./cri/translate-node.ts";
 import { resolveResources } from "./cri/translate-resources.ts";
@@ -255,6 +256,7 @@ class CaissonDaemon {
       socket: this.#config.listen,
       startedAt: this.#startedAtNs,
       limitations: [...(this.#runtime?.limitations ?? [])],
+      leftovers: this.#cri?.app.ledger.all().flatMap(ledgerSentences) ?? [],
       cgroupVersion: this.#runtime?.cgroupVersion ?? "",
       databaseRebuilt: this.#store?.rebuilt ?? "",
       loopDelayP50: over(delay.percentile(50)),
@@ -296,6 +298,7 @@ function criConfig(config: Config, cgroupDriver: CgroupDriver, recursiveReadOnly
       cdiAnnotations: config.cdi.fromAnnotations,
     },
     execOutputBytes: runtime.execOutputBytes,
+    killPatienceMs: runtime.killPatienceS * 1000,
     execDrainMs: runtime.execDrainMs,
     features: { recursiveReadOnlyMounts, userNamespaces: true },
     shown: { ...config },

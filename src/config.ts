@@ -96,6 +96,11 @@ const sections = {
       { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
     ),
     shm_bytes: key(count(4096, 2 ** 40), "Size of a pod's /dev/shm.", 64 << 20),
+    kill_patience_s: key(
+      count(1, 3600),
+      "How long a stop waits for the end of processes after SIGKILL before it fails and says who is in the way; it goes on by itself.",
+      30,
+    ),
     exec_output_bytes: key(
       count(4096, 15 << 20),
       "Most bytes kept of an ExecSync's two streams together; the reply must stay under 16 MiB.",

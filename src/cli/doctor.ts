@@ -150,6 +150,7 @@ async function daemon({ connection, socket }: CommandContext): Promise<readonly 
         ? []
         : [found("database", "note", `made anew at the daemon's start: ${info.databaseRebuilt}`)]),
       ...info.limitations.map((text) => found("limitation", "note", text)),
+      ...info.leftovers.map((text) => found("leftover", "note", text)),
     ];
   } catch (error) {
     return [found("daemon", "note", messageOf(error))];

@@ -15,6 +15,7 @@ import { removeAttachPoint } from "./container-create.ts";
 import { deviceLinks } from "./device/default-devices.ts";
 import { deviceNumbers } from "./device/host-node.ts";
 import { readExitRecord } from "./exit-record.ts";
+import { describeProcesses, untilAllEnded } from "./holders.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { planPodNamespaces, planShm, type RunStep } from "./namespace/pod-namespaces.ts";
 import type { OciResources } from "./oci.ts";
@@ -29,6 +30,8 @@ import type {
   CgroupStats,
   ContainerExit,
   DiskFacts,
+  Holder,
+  Leftover,
   Pod,
   PodSpec,
   ProcessIdentity,
@@ -39,7 +42,7 @@ import { connectShim } from "./shim/connect.ts";
 import { ProcessHandle } from "./shim/process-handle.ts";
 import { loadShimImage, type ShimImage, startShim } from "./shim/start.ts";
 import { readShimIdentity } from "./shim-identity.ts";
-import { type Connect, type LinkOptions, ShimLink, type StartShim } from "./shim-link.ts";
+import { type Connect, type LinkOptions, ShimLink, type StartShim, untilEnded } from "./shim-link.ts";
 
 export interface HostRuntimeOptions {
   /** STATE, such as /run/caisson. */
@@ -170,16 +173,24 @@ export class HostRuntime implements Runtime {
     await this.#tools.cgroups.removeIfEmpty(cgroupsPath);
   }
 
-  async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void> {
+  async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<readonly Leftover[]> {
     const identity = await readShimIdentity(spec.runDir);
     using process = identity === undefined ? undefined : ProcessHandle.find(identity);
     if (process !== undefined) {
       process.kill(killSignal);
-      await process.ended;
+      await untilEnded(process, signal);
     }
     await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.clear(path, signal)));
     await Promise.all(cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, containerIdAt(path))));
-    await removePodRemains(spec);
+    return await removePodRemains(spec);
+  }
+
+  async holdersIn(cgroupsPath: string): Promise<readonly Holder[]> {
+    return await describeProcesses(await this.#tools.cgroups.processes(cgroupsPath));
+  }
+
+  async untilAllEnded(processes: readonly ProcessIdentity[]): Promise<void> {
+    await untilAllEnded(processes);
   }
 
   async exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {

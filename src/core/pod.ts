@@ -34,6 +34,7 @@ import type {
   ImageLayers,
   ImageTree,
   InterfaceCounters,
+  Leftover,
   Pod,
   PodSpec,
   ProcessIdentity,
@@ -203,7 +204,7 @@ export class HostPod implements Pod {
     });
   }
 
-  async destroy(signal: AbortSignal): Promise<void> {
+  async destroy(signal: AbortSignal): Promise<readonly Leftover[]> {
     this.#network?.close();
     await this.#link.end(signal);
     this.#closeInputs();
@@ -211,7 +212,7 @@ export class HostPod implements Pod {
       await this.#tools.cgroups.clear(cgroupsPath, signal);
       await removeAttachPoint(this.#tools.stateDir, id);
     }
-    await removePodRemains(this.#spec);
+    return await removePodRemains(this.#spec);
   }
 
   disconnect(): void {

@@ -205,6 +205,22 @@ export interface PressureLine {
   readonly totalNs: bigint;
 }
 
+/** A process that keeps something from being freed. */
+export interface Holder extends ProcessIdentity {
+  /** Its name for the kernel, at most 15 bytes. */
+  readonly command: string;
+  /** Letter of /proc/PID/stat; D: a thread of it is in an uninterruptible wait. */
+  readonly state: string;
+  /** The kernel's function that it waits in, or empty. */
+  readonly waitsIn: string;
+}
+
+/** A mount that was let go of while somebody else used it. */
+export interface Leftover {
+  readonly path: string;
+  readonly holders: readonly Holder[];
+}
+
 /** Limits that have been changed. */
 export interface ResourceChange {
   /** Puts the former values back. */
@@ -323,8 +339,8 @@ export interface Pod {
   onExit(listener: (exit: ContainerExit) => void): void;
   /** Called once when the shim died without having been asked to. */
   onShimLost(listener: () => void): void;
-  /** Kills everything, ends the shim, unpins namespaces, unmounts /dev/shm, removes runDir. Idempotent. */
-  destroy(signal: AbortSignal): Promise<void>;
+  /** Kills everything, ends the shim, unpins namespaces, unmounts /dev/shm, removes runDir; tells what others still use. Idempotent. */
+  destroy(signal: AbortSignal): Promise<readonly Leftover[]>;
   /** Lets go of the connection; the shim and its containers go on. */
   disconnect(): void;
 }
@@ -344,7 +360,11 @@ export interface Runtime {
   /** Removes a cgroup where neither a process nor another cgroup is in it; else it stays. */
   removeEmptyCgroup(cgroupsPath: string): Promise<void>;
   /** After a dead shim: kills the processes of these cgroups, removes them, unpins, unmounts, removes runDir. Idempotent. */
-  destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<void>;
+  destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[], signal: AbortSignal): Promise<readonly Leftover[]>;
+  /** Processes in a cgroup and below it, some of very many; empty when it is missing. */
+  holdersIn(cgroupsPath: string): Promise<readonly Holder[]>;
+  /** Resolves when all of them have ended. */
+  untilAllEnded(processes: readonly ProcessIdentity[]): Promise<void>;
   /** The exit record that a shim left on disk before it died, if any. */
   exitRecordOf(spec: PodSpec, containerId: string): Promise<ContainerExit | undefined>;
   /** Reads each file once; undefined: there is no such cgroup. */

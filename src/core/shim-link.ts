@@ -159,7 +159,8 @@ export class ShimLink {
   }
 }
 
-async function untilEnded(process: ProcessHandle, signal: AbortSignal): Promise<void> {
+/** @throws RuntimeError deadline_exceeded when the signal fires first. */
+export async function untilEnded(process: ProcessHandle, signal: AbortSignal): Promise<void> {
   const aborted = Promise.withResolvers<never>();
   const onAbort = () =>
     aborted.reject(new RuntimeError("deadline_exceeded", `process ${process.identity.pid} has not ended in time`));

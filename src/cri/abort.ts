@@ -1,4 +1,4 @@
-import { RuntimeError } from "../lib/errors.ts";
+import { codeOf, messageOf, RuntimeError } from "../lib/errors.ts";
 
 /** Settles as `work` does, or rejects with the signal's reason as soon as it fires; `work` itself goes on. */
 export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
@@ -12,6 +12,14 @@ export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promi
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
+}
+
+/** Waits for all, whatever becomes of one of them, and then fails with the words of all that failed. */
+export async function allOf(works: readonly Promise<void>[]): Promise<void> {
+  const failures = (await Promise.allSettled(works)).filter((end) => end.status === "rejected").map((end): unknown => end.reason);
+  if (failures.length === 0) return;
+  if (failures.length === 1) throw failures[0];
+  throw new RuntimeError(codeOf(failures[0]), failures.map(messageOf).join("; "), {}, failures[0]);
 }
 
 /** A signal that fires with `deadline_exceeded` after `ms`, or with `other`'s reason before; its timer ends with the scope. */

@@ -31,6 +31,7 @@ import type { Operations } from "./operations.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import type { Registry } from "./registry.ts";
 import type { SpecCache } from "./spec-cache.ts";
+import type { StopLedger } from "./stop-ledger.ts";
 import type { StopRequests } from "./stop-requests.ts";
 import type { TeardownRetries } from "./teardown-retries.ts";
 import type { ResolveResources, TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
@@ -63,6 +64,8 @@ export interface CriConfig {
   readonly translation: TranslationOptions;
   /** Most bytes kept of an ExecSync's two streams together; the reply must stay under 16 MiB. */
   readonly execOutputBytes: number;
+  /** How long the end of a container is waited for after SIGKILL. */
+  readonly killPatienceMs: number;
   /** How long ExecSync reads on after the command's end while others hold its pipes. */
   readonly execDrainMs: number;
   /** What the default handler can do, for Status. */
@@ -111,6 +114,7 @@ export interface CriApp extends CriParts {
   readonly writableLayers: WritableLayerUsage;
   readonly specs: SpecCache;
   readonly teardowns: TeardownRetries;
+  readonly ledger: StopLedger;
   /** This installation's mark on every object; set by recovery. */
   instance: { readonly id: string; readonly bootId: string };
   /** Names the log in which events are numbered; set by recovery. */

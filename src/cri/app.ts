@@ -10,6 +10,8 @@ import { containerCodec, sandboxCodec } from "./records.ts";
 import { Registry } from "./registry.ts";
 import { teardownSandbox } from "./sandbox-teardown.ts";
 import { SpecCache } from "./spec-cache.ts";
+import { StopLedger } from "./stop-ledger.ts";
+import { tellingWhatBlocks } from "./stop-obstacles.ts";
 import { StopRequests } from "./stop-requests.ts";
 import { TeardownRetries } from "./teardown-retries.ts";
 import { UsageSamples } from "./usage-samples.ts";
@@ -47,9 +49,17 @@ export function createCri(parts: CriParts): Cri {
     specs: new SpecCache(config),
     teardowns: new TeardownRetries(
       (podId) =>
-        operations.run(`stopping pod sandbox ${podId}`, teardownDeadlineMs, (signal) => teardownSandbox(app, podId, signal)),
+        tellingWhatBlocks(app, podId, () =>
+          operations.run(`stopping pod sandbox ${podId}`, teardownDeadlineMs, (signal) => teardownSandbox(app, podId, signal)),
+        ),
       log,
     ),
+    ledger: new StopLedger({
+      collection: store.collection("ledger"),
+      untilAllEnded: (processes) => parts.runtime.untilAllEnded(processes),
+      clock,
+      log,
+    }),
     instance: { id: "", bootId: "" },
     eventLog: "",
   };

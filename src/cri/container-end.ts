@@ -2,11 +2,13 @@
 import { constants } from "node:os";
 import { messageOf } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
-import { orAborted } from "./abort.ts";
+import { Deadline, orAborted } from "./abort.ts";
 import type { CriApp } from "./app-types.ts";
 import { mayHaveProcesses } from "./container-state.ts";
 import { endLostPod } from "./pod-supervision.ts";
 import type { ContainerRecord } from "./records.ts";
+import { stillThere } from "./stop-obstacles.ts";
+import { longestTimerMs } from "./stop-requests.ts";
 
 export interface EndRequest {
   /** 0: SIGKILL at once. */
@@ -26,13 +28,29 @@ export async function endContainer(app: CriApp, id: string, request: EndRequest,
     await endLostPod(app, stopping.podId, "HelperDied", "the pod's helper process died; its containers were killed");
     return;
   }
-  await orAborted(stopping.exited, signal);
+  await untilExited(app, id, stopping, signal);
 }
 
-type Stopping =
-  | { readonly kind: "stopping"; readonly exited: Promise<void> }
-  | { readonly kind: "lost"; readonly podId: string }
-  | undefined;
+/** A process that no signal reaches must not hold up whoever stops it for ever: the stop goes on, and the caller learns who it is. */
+async function untilExited(app: CriApp, id: string, { exited, killAtNs }: Killing, signal: AbortSignal): Promise<void> {
+  const patienceMs = Math.min(msUntil(app, killAtNs) + app.config.killPatienceMs, longestTimerMs);
+  using patience = new Deadline(`stopping container ${id}`, patienceMs, signal);
+  try {
+    await orAborted(exited, patience.signal);
+  } catch (error) {
+    const record = app.containers.get(id);
+    if (signal.aborted || record === undefined) throw error;
+    throw await stillThere(app, [record], error);
+  }
+}
+
+interface Killing {
+  readonly kind: "stopping";
+  readonly exited: Promise<void>;
+  readonly killAtNs: bigint;
+}
+
+type Stopping = Killing | { readonly kind: "lost"; readonly podId: string } | undefined;
 
 async function beginStop(app: CriApp, id: string, request: EndRequest): Promise<Stopping> {
   const record = app.containers.get(id);
@@ -48,7 +66,7 @@ async function beginStop(app: CriApp, id: string, request: EndRequest): Promise<
     await step("container.shim-signal", () => pod.signal(id, record.stopSignal, "init"));
   }
   app.stops.escalate(id, msUntil(app, killAtNs), () => void kill(app, record));
-  return { kind: "stopping", exited };
+  return { kind: "stopping", exited, killAtNs };
 }
 
 function earlier(record: ContainerRecord, killAtNs: bigint): bigint {

@@ -2,11 +2,14 @@
 import type { ContainerExit, Pod } from "../core/runtime.ts";
 import { messageOf } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
+import { allOf } from "./abort.ts";
 import type { CriApp } from "./app-types.ts";
 import { containerExited } from "./container-exit.ts";
 import { mayHaveProcesses } from "./container-state.ts";
 import { containersOf } from "./queries.ts";
+import type { ContainerRecord } from "./records.ts";
 import { markStopping } from "./sandbox-notready.ts";
+import { stillThere } from "./stop-obstacles.ts";
 
 /** Takes the pod into the live ones. To be called before anything else is asked of it: exits may be waiting. */
 export function supervise(app: CriApp, pod: Pod): void {
@@ -42,22 +45,34 @@ export async function shimLost(app: CriApp, podId: string): Promise<void> {
   const sandbox = app.sandboxes.get(podId);
   if (sandbox === undefined || sandbox.phase === "removing" || sandbox.phase === "stopped") return;
   app.log.error({ id: podId }, "the pod's helper has died; its containers are killed");
-  await endLostPod(app, podId, "HelperDied", "the pod's helper process died; its containers were killed");
-  app.teardowns.request(podId);
+  try {
+    await endLostPod(app, podId, "HelperDied", "the pod's helper process died; its containers were killed");
+  } finally {
+    app.teardowns.request(podId);
+  }
 }
 
 /** For live losses and for those found at recovery: NOTREADY, processes killed, containers EXITED with what is known of them. */
 export async function endLostPod(app: CriApp, podId: string, reason: string, message: string): Promise<void> {
   if (app.sandboxes.get(podId)?.phase === "ready") await markStopping(app, podId, reason, message);
   const containers = containersOf(app, podId).filter((record) => mayHaveProcesses(record.phase));
-  await app.runtime.killRemains(
-    containers.map((record) => record.cgroupsPath).filter((path) => path !== ""),
-    AbortSignal.timeout(killDeadlineMs),
+  await allOf(
+    containers.map(async (record) => {
+      await killLost(app, record);
+      await exitOfLost(app, podId, record.id, message);
+    }),
   );
-  await Promise.all(containers.map((record) => exitOfLost(app, podId, record.id, message)));
 }
 
-const killDeadlineMs = 60_000;
+async function killLost(app: CriApp, record: ContainerRecord): Promise<void> {
+  if (record.cgroupsPath === "") return;
+  const patience = AbortSignal.timeout(app.config.killPatienceMs);
+  try {
+    await app.runtime.killRemains([record.cgroupsPath], patience);
+  } catch (error) {
+    throw patience.aborted ? await stillThere(app, [record], error) : error;
+  }
+}
 
 /** The shim may have written the exit down before it died. */
 async function exitOfLost(app: CriApp, podId: string, id: string, message: string): Promise<void> {

@@ -16,6 +16,7 @@ import { removeSandbox } from "./sandbox-remove.ts";
 
 const reconnectMs = 10_000;
 const dropMs = 60_000;
+const recoveryPatienceMs = 2_000;
 
 export async function recoverSandbox(app: CriApp, record: SandboxRecord): Promise<void> {
   const found = await findHelper(app, record);
@@ -86,8 +87,18 @@ async function end(app: CriApp, record: SandboxRecord, helper: HelperFinding): P
     containers.filter((container) => !mayHaveProcesses(container.phase) || container.phase === "creating").map(settle),
   );
   if (helper === "rebooted") await Promise.all(containersOf(app, record.id).map(settle));
-  else await endLostPod(app, record.id, reason, message);
+  else await endOrGoOn(app, record.id, () => endLostPod(app, record.id, reason, message));
   app.teardowns.request(record.id);
+}
+
+/** A process that cannot be killed must not hold up the node: the pod's teardown goes on trying, and tells who it is. */
+async function endOrGoOn(app: CriApp, id: string, end: () => Promise<void>): Promise<void> {
+  using patience = new Deadline(`ending pod sandbox ${id}`, recoveryPatienceMs, app.stopping);
+  try {
+    await orAborted(end(), patience.signal);
+  } catch (error) {
+    app.log.error({ id, err: messageOf(error) }, "the containers of a pod whose helper died do not end");
+  }
 }
 
 /** For a container that has no helper to ask and no process to kill. */

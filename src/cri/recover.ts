@@ -31,6 +31,7 @@ export async function recover(app: CriApp): Promise<void> {
   const mine = (record: { readonly instanceId: string }): boolean => record.instanceId === app.instance.id;
   app.sandboxes.load(mine);
   app.containers.load(mine);
+  app.ledger.load(app.instance.bootId);
   const mirrors = await readMirrors(app);
   const adopted = adoptMirrors(app, mirrors);
   checkCgroupDriver(app);

@@ -39,6 +39,7 @@ function infoOf(app: CriApp, network: NetworkStatus): Record<string, string> {
     lastCNILoadStatus: network.ready ? "OK" : network.message,
     limitations: infoText(app.runtime.limitations),
     instance: infoText({ ...app.instance, cgroupVersion: app.runtime.cgroupVersion, cgroupDriver: app.config.cgroupDriver }),
+    leftovers: infoText(app.ledger.all()),
     pendingTeardowns: infoText(app.teardowns.pending()),
     node: process.version,
   };

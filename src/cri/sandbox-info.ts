@@ -26,6 +26,7 @@ export function sandboxInfo(app: CriApp, record: SandboxRecord): string {
     phase: record.phase,
     reason: record.reason,
     message: record.message,
+    leftovers: app.ledger.of(record.id)?.items ?? [],
     helperPid: record.shim?.pid ?? 0,
     timeline: app.store.timeline(record.id),
   });

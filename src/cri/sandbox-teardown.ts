@@ -1,8 +1,10 @@
 /** Taking a sandbox down: StopPodSandbox, RemovePodSandbox, retries, recovery. Every step is safe to repeat. */
 import { existsSync } from "node:fs";
+import type { Leftover } from "../core/runtime.ts";
 import { messageOf } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import type { PodNetworkRequest } from "../network/pod-network.ts";
+import { allOf, Deadline } from "./abort.ts";
 import type { CriApp } from "./app-types.ts";
 import { endContainer } from "./container-end.ts";
 import { containersOf } from "./queries.ts";
@@ -10,6 +12,7 @@ import { mirrorSandboxRegardless } from "./record-mirror.ts";
 import type { SandboxRecord } from "./records.ts";
 import { markStopping } from "./sandbox-notready.ts";
 import { advanceNetwork, advanceSandbox, owesNetworkDetach } from "./sandbox-state.ts";
+import { podTitle, stillThere } from "./stop-obstacles.ts";
 
 /**
  * On return the sandbox is `stopped`, or gone already. Fails with the first thing that could not be done; what is owed is kept in the
@@ -24,7 +27,7 @@ export async function teardownSandbox(app: CriApp, id: string, signal: AbortSign
   });
   if (!owed) return;
   // No new container can appear now. The lock is not held while processes end.
-  await Promise.all(containersOf(app, id).map((record) => endContainer(app, record.id, { graceMs: 0, parked: true }, signal)));
+  await allOf(containersOf(app, id).map((record) => endContainer(app, record.id, { graceMs: 0, parked: true }, signal)));
   await app.locks.run(id, signal, () => releaseSandbox(app, id, signal));
 }
 
@@ -63,26 +66,28 @@ function withCurrentNetns(app: CriApp, record: SandboxRecord, request: PodNetwor
 }
 
 /** Everything that the core made for the pod; also for one that was only half made. */
-export async function destroyPod(
-  app: CriApp,
-  record: Pick<SandboxRecord, "id" | "translation" | "madeCgroupParent">,
-  signal: AbortSignal,
-): Promise<void> {
-  const { spec, cgroupParent, ownsCgroupParent } = record.translation;
-  const pod = app.pods.get(record.id);
-  const containers = containersOf(app, record.id);
-  if (pod === undefined) {
-    await app.runtime.destroyRemains(
-      spec,
-      containers.map((container) => container.cgroupsPath),
-      signal,
-    );
-  } else {
-    // Their cgroups go now: once the helper is gone, nobody would remove them.
-    await Promise.all(containers.map((container) => pod.remove(container.id, container.cgroupsPath, signal)));
-    await pod.destroy(signal);
-  }
+export async function destroyPod(app: CriApp, record: SandboxRecord, signal: AbortSignal): Promise<void> {
+  const { ownsCgroupParent, cgroupParent } = record.translation;
+  app.ledger.letGo(record.id, podTitle(record), await destroyParts(app, record, signal));
   app.pods.remove(record.id);
   if (ownsCgroupParent) await app.runtime.removeCgroup(cgroupParent, signal);
   else if (record.madeCgroupParent) await app.runtime.removeEmptyCgroup(cgroupParent);
+}
+
+async function destroyParts(app: CriApp, record: SandboxRecord, signal: AbortSignal): Promise<readonly Leftover[]> {
+  const pod = app.pods.get(record.id);
+  const containers = containersOf(app, record.id);
+  // What is left in a cgroup when its container has ended may be asleep in the kernel, and is then waited for no longer than that was.
+  using patience = new Deadline(`taking down pod sandbox ${record.id}`, app.config.killPatienceMs, signal);
+  try {
+    if (pod === undefined) {
+      const cgroups = containers.map((container) => container.cgroupsPath);
+      return await app.runtime.destroyRemains(record.translation.spec, cgroups, patience.signal);
+    }
+    // Their cgroups go now: once the helper is gone, nobody would remove them.
+    await Promise.all(containers.map((container) => pod.remove(container.id, container.cgroupsPath, patience.signal)));
+    return await pod.destroy(patience.signal);
+  } catch (error) {
+    throw patience.signal.aborted && !signal.aborted ? await stillThere(app, containers, error) : error;
+  }
 }

@@ -8,7 +8,7 @@ interface Pending {
 const firstRepeatMs = 500;
 const longestRepeatMs = 30_000;
 /** Node fires a longer timer at once. */
-const longestTimerMs = 2 ** 31 - 1;
+export const longestTimerMs = 2 ** 31 - 1;
 
 export class StopRequests {
   readonly #pending = new Map<string, Pending>();

@@ -54,13 +54,16 @@ export async function addChain(chain: Chain, signal: AbortSignal): Promise<JsonO
   return result;
 }
 
-/** In reverse order, each with the result of the whole ADD. One plugin's failure does not keep the others from cleaning up. */
-export async function deleteChain(chain: Chain, result: JsonObject | undefined, signal: AbortSignal): Promise<void> {
+/**
+ * In reverse order, each with the result of the whole ADD. One plugin's failure does not keep the others from cleaning up, and one that
+ * hangs leaves them their own time: `deadline` is asked for each.
+ */
+export async function deleteChain(chain: Chain, result: JsonObject | undefined, deadline: () => AbortSignal): Promise<void> {
   const prevResult = atLeast(chain.list.cniVersion, "0.4.0") ? result : undefined;
   const errors: unknown[] = [];
   for (const index of [...chain.list.plugins.keys()].reverse()) {
     try {
-      await run("DEL", chain, index, prevResult, signal);
+      await run("DEL", chain, index, prevResult, deadline());
     } catch (error) {
       errors.push(error);
     }

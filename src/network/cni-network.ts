@@ -26,7 +26,7 @@ export interface PodNetworkOptions {
   readonly onNotice?: (sentence: string) => void;
   /** Which address is the primary one: "cni" keeps the plugins' order. */
   readonly ipPreference?: IpPreference;
-  /** For the whole list of plugins; a DEL gets the same time for itself. */
+  /** For the whole list of plugins in an ADD or CHECK, for each plugin in a DEL. */
   readonly deadlineMs?: number;
 }
 
@@ -98,7 +98,7 @@ class CniNetwork implements PodNetwork {
   async attach(request: PodNetworkRequest, signal: AbortSignal): Promise<PodNetworkResult> {
     return await this.#alone(request.podId, signal, async (lock) => {
       // A second ADD without a DEL is forbidden: what an interrupted one left is taken back first.
-      await this.#detachAll(request, this.#deadline(signal), lock);
+      await this.#detachAll(request, signal, lock);
       await this.#loading;
       const network = this.#network;
       if (network === undefined) throw new RuntimeError("unavailable", this.status().message);
@@ -108,7 +108,7 @@ class CniNetwork implements PodNetwork {
 
   async detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
     await this.#alone(request.podId, signal, async (lock) => {
-      await this.#detachAll(request, this.#deadline(signal), lock);
+      await this.#detachAll(request, signal, lock);
       lock.remove();
     });
   }
@@ -164,7 +164,7 @@ class CniNetwork implements PodNetwork {
   /** A failed DEL leaves the cache file, so that detach() tries again; the error of the ADD says so. */
   async #undoAttach(cached: CachedAttachment, failure: RuntimeError, lock: AttachmentLock): Promise<void> {
     try {
-      await this.#delete(cached, cached.attachment.netns, this.#deadline(), lock);
+      await this.#delete(cached, cached.attachment.netns, undefined, lock);
     } catch (error) {
       failure.message += `; taking it back failed as well and will be tried again: ${messageOf(error)}`;
     }
@@ -180,9 +180,10 @@ class CniNetwork implements PodNetwork {
     }
   }
 
-  async #delete(cached: CachedAttachment, netns: string, signal: AbortSignal, lock: AttachmentLock): Promise<void> {
+  async #delete(cached: CachedAttachment, netns: string, signal: AbortSignal | undefined, lock: AttachmentLock): Promise<void> {
     const attachment = { ...cached.attachment, netns: (await isNamespace(netns)) ? netns : "" };
-    await deleteChain({ list: cached.list, attachment, binDirs: this.#options.binDirs, lock }, cached.result, signal);
+    const chain = { list: cached.list, attachment, binDirs: this.#options.binDirs, lock };
+    await deleteChain(chain, cached.result, () => this.#deadline(signal));
     await this.#cache.forget(cached);
   }
 

@@ -19,7 +19,7 @@ export interface StoredEvent {
 }
 
 export interface Store {
-  collection<T>(name: "pods" | "containers" | "images" | "layers" | "settings"): Collection<T>;
+  collection<T>(name: "pods" | "containers" | "images" | "layers" | "ledger" | "settings"): Collection<T>;
   /** Appends to the object's phase timeline and to the event log; returns the sequence number. */
   event(objectId: string, kind: string, detail?: Readonly<Record<string, string | number>>): bigint;
   timeline(objectId: string): readonly StoredEvent[];

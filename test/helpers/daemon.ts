@@ -7,6 +7,10 @@ import { CriClient } from "./cri-client.ts";
 export interface DaemonOptions {
   /** TOML appended to the test's own configuration. */
   readonly config?: string;
+  /** More lines of its section [cni]. */
+  readonly cni?: string;
+  /** Searched for CNI plugins ahead of the distribution's. */
+  readonly plugins?: string;
   readonly env?: Readonly<Record<string, string>>;
   /** Reuse the directories of an earlier daemon. */
   readonly base?: string;
@@ -68,9 +72,11 @@ export class Daemon implements AsyncDisposable {
   /** Starts the process again after kill() or stop(), on the same directories. */
   async launch(env: Readonly<Record<string, string>> = {}, wait = true): Promise<void> {
     const config = join(this.base, "config.toml");
+    const plugins = this.#options.plugins === undefined ? [] : [this.#options.plugins];
     writeFileSync(
       config,
-      `[cni]\nconf_dirs = ["${this.cniConf}"]\nbin_dirs = ["/usr/lib/cni"]\ncache_dir = "${this.base}/cni-cache"\n` +
+      `[cni]\nconf_dirs = ["${this.cniConf}"]\nbin_dirs = ${JSON.stringify([...plugins, "/usr/lib/cni"])}\n` +
+        `cache_dir = "${this.base}/cni-cache"\n${this.#options.cni ?? ""}\n` +
         `[registry]\nhosts_dir = "${this.hostsDir}"\n${this.#options.config ?? ""}`,
     );
     const log = openSync(this.logFile, "a");

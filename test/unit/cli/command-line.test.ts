@@ -43,6 +43,7 @@ const info = InfoResponse.fromPartial({
   socket: "/sock",
   startedAt: now - 90n * minute,
   limitations: ["cannot raise limits"],
+  leftovers: ["pod default/web: processes of container main do not end"],
   cgroupVersion: "hybrid",
 });
 

@@ -58,6 +58,7 @@ export class FakeNode {
   readonly streaming = new FakeStreaming();
   readonly logged: string[] = [];
   nowNs = 1_000n;
+  killPatienceMs = 30_000;
   cri: Cri | undefined;
   translateContainer: TranslateContainer = translateForTest;
   /** What differs from a node that can do everything. */
@@ -79,6 +80,7 @@ export class FakeNode {
         cdiAnnotations: false,
       },
       execOutputBytes: 15 << 20,
+      killPatienceMs: this.killPatienceMs,
       execDrainMs: 100,
       features: { recursiveReadOnlyMounts: true, userNamespaces: true },
       shown: {},

@@ -13,8 +13,10 @@ import type {
   DiskFacts,
   ExecRequest,
   ExecResult,
+  Holder,
   ImageTree,
   InterfaceCounters,
+  Leftover,
   Pod,
   PodSpec,
   ResourceChange,
@@ -231,11 +233,12 @@ export class FakePod implements Pod {
     this.lostListener = listener;
   }
 
-  async destroy(): Promise<void> {
+  async destroy(): Promise<readonly Leftover[]> {
     await this.#world.called("destroy");
     for (const id of this.#shim.containers.keys()) this.#shim.exit(id, { exitCode: 137, signal: 9 });
     this.#shim.alive = false;
     this.#world.wipe(this.#shim.spec);
+    return this.#world.leftovers;
   }
 
   disconnect(): void {
@@ -257,6 +260,11 @@ export class FakePod implements Pod {
 export class FakeRuntime implements Runtime {
   readonly cgroupVersion = "hybrid" as const;
   readonly limitations: string[] = [];
+  /** Mounts that are in use when a pod goes. */
+  leftovers: readonly Leftover[] = [];
+  /** Processes of every cgroup, for who asks. */
+  holders: readonly Holder[] = [];
+  holdersEnd = Promise.withResolvers<void>();
   readonly shims = new Map<string, FakeShim>();
   readonly cgroups = new Set<string>();
   readonly signals: { id: string; signal: number; scope: string }[] = [];
@@ -349,10 +357,19 @@ export class FakeRuntime implements Runtime {
     if ([...this.cgroups].every((path) => dirname(path) !== cgroupsPath)) this.cgroups.delete(cgroupsPath);
   }
 
-  async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[]): Promise<void> {
+  async destroyRemains(spec: PodSpec, cgroupsPaths: readonly string[]): Promise<readonly Leftover[]> {
     await this.called("destroyRemains");
     for (const path of cgroupsPaths) this.cgroups.delete(path);
     this.wipe(spec);
+    return this.leftovers;
+  }
+
+  async holdersIn(): Promise<readonly Holder[]> {
+    return this.holders;
+  }
+
+  async untilAllEnded(): Promise<void> {
+    await this.holdersEnd.promise;
   }
 
   async exitRecordOf(_spec: PodSpec, containerId: string): Promise<ContainerExit | undefined> {

@@ -10,7 +10,7 @@ export class FakeStore implements Store {
   /** Set to make every write fail, as on a full disk. */
   full = false;
 
-  collection<T>(name: "pods" | "containers" | "images" | "layers" | "settings"): Collection<T> {
+  collection<T>(name: "pods" | "containers" | "images" | "layers" | "ledger" | "settings"): Collection<T> {
     const texts = this.documents.get(name) ?? new Map<string, string>();
     this.documents.set(name, texts);
     return {
