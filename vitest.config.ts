@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config";
 
 /** Real containers, one file at a time: they share the machine's cgroups, mounts and network. */
+const leakFree = { setupFiles: ["test/helpers/leak-setup.ts"] };
 const serial = { fileParallelism: false, maxWorkers: 1, testTimeout: 60_000, hookTimeout: 120_000 } as const;
 
 // biome-ignore lint/style/noDefaultExport: vitest reads its configuration from the default export
@@ -13,7 +14,7 @@ export default defineConfig({
     projects: [
       { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 20_000 } },
       { extends: true, test: { name: "native", include: ["test/native/**/*.test.ts"], ...serial } },
-      { extends: true, test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...serial } },
+      { extends: true, test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...serial, ...leakFree } },
       {
         extends: true,
         test: {
@@ -23,7 +24,7 @@ export default defineConfig({
           ...serial,
         },
       },
-      { extends: true, test: { name: "faults", include: ["test/faults/**/*.test.ts"], ...serial } },
+      { extends: true, test: { name: "faults", include: ["test/faults/**/*.test.ts"], ...serial, ...leakFree } },
     ],
   },
 });

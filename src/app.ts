@@ -17,7 +17,7 @@ import { type CgroupDriver, chooseCgroupDriver, identifyInstance } from "./cri/i
 import { recover } from "./cri/recover.ts";
 import { ledgerSentences } from "./cri/stop-obstacles.ts";
 import { translateContainerOn } from "./cri/translate-container.ts";
-import { readTranslationNode } from "./cri/translate-node.ts";
+import { type NodeFacts, readTranslationNode } from "./cri/translate-node.ts";
 import { resolveResources } from "./cri/translate-resources.ts";
 import { translateSandbox } from "./cri/translate-sandbox.ts";
 import type { InfoResponse } from "./gen/caisson/v1/node.ts";
@@ -221,7 +221,7 @@ class CaissonDaemon {
       store,
       streaming,
       log,
-      config: criConfig(config, cgroupDriver, node.facts.recursiveReadOnly),
+      config: criConfig(config, cgroupDriver, node.facts),
       clock: systemClock(),
       translateSandbox,
       translateContainer: translateContainerOn(node),
@@ -281,7 +281,7 @@ function streamingOptions({ streaming }: Config, log: Log): StreamingOptions {
   };
 }
 
-function criConfig(config: Config, cgroupDriver: CgroupDriver, recursiveReadOnlyMounts: boolean): CriConfig {
+function criConfig(config: Config, cgroupDriver: CgroupDriver, facts: NodeFacts): CriConfig {
   const { runtime } = config;
   return {
     runtimeVersion: buildVersion(),
@@ -300,7 +300,7 @@ function criConfig(config: Config, cgroupDriver: CgroupDriver, recursiveReadOnly
     execOutputBytes: runtime.execOutputBytes,
     killPatienceMs: runtime.killPatienceS * 1000,
     execDrainMs: runtime.execDrainMs,
-    features: { recursiveReadOnlyMounts, userNamespaces: true },
+    features: { recursiveReadOnlyMounts: facts.recursiveReadOnly, userNamespaces: facts.userNamespaces },
     shown: { ...config },
   };
 }

@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import type { PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse } from "../gen/cri/v1/api.ts";
-import { messageOf } from "../lib/errors.ts";
+import { messageOf, RuntimeError } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import { type Stuck, Undo } from "../lib/undo.ts";
 import type { Context, CriApp } from "./app-types.ts";
@@ -93,6 +93,12 @@ function intent(app: CriApp, id: string, wanted: Wanted): SandboxRecord {
     netnsPath: netnsPath(app.config, id),
     options: app.config.translation,
   });
+  if (translation.spec.user !== null && !app.config.features.userNamespaces) {
+    throw new RuntimeError(
+      "failed_precondition",
+      "pods with a user namespace need Linux 5.19 or newer, which stacks id-mapped layers; this node's kernel is older",
+    );
+  }
   return {
     id,
     revision: 1,

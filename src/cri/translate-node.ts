@@ -26,6 +26,8 @@ export interface NodeFacts {
   readonly hugePageSizes: ReadonlySet<string>;
   /** mount_setattr with AT_RECURSIVE. */
   readonly recursiveReadOnly: boolean;
+  /** Pods with a user namespace: an overlay takes id-mapped layers since 5.19. */
+  readonly userNamespaces: boolean;
   readonly seccomp: boolean;
   /** Names of the loaded profiles, which change at any time; undefined: AppArmor is off. */
   readonly apparmorProfiles: (() => ReadonlySet<string>) | undefined;
@@ -138,13 +140,15 @@ function kernelAtLeast(release: string, major: number, minor: number): boolean {
 /** Reads what this machine can do. */
 export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): Promise<NodeFacts> {
   const modules = findSecurityModules();
+  const release = (await textOf("/proc/sys/kernel/osrelease")).trim();
   return {
     cgroupVersion,
     architecture: arch(),
     capabilities: new Set(capabilitiesOf((await readOwnLimits()).capabilities)),
     swapLimit: await canLimitSwap(cgroupVersion),
     hugePageSizes: new Set(await hugePageSizes()),
-    recursiveReadOnly: kernelAtLeast((await textOf("/proc/sys/kernel/osrelease")).trim(), 5, 12),
+    recursiveReadOnly: kernelAtLeast(release, 5, 12),
+    userNamespaces: kernelAtLeast(release, 5, 19),
     seccomp: (await textOf("/proc/sys/kernel/seccomp/actions_avail")) !== "",
     apparmorProfiles: modules.apparmor ? loadedApparmorProfiles : undefined,
     selinux: modules.selinux,

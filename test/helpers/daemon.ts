@@ -1,6 +1,16 @@
 /** Runs the built daemon with directories of its own, as an operator would, and ends it gently or not. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { CriClient } from "./cri-client.ts";
 
@@ -133,6 +143,15 @@ export class Daemon implements AsyncDisposable {
     await this.kill("SIGTERM");
   }
 
+  /** What a pod or container had in the daemon's directories went with it. */
+  #expectEmpty(): void {
+    const kept = ["state/pods", "state/containers", "root/containers", "root/cni", "cni-cache"].flatMap((name) => {
+      const directory = join(this.base, name);
+      return existsSync(directory) ? readdirSync(directory).map((entry) => join(directory, entry)) : [];
+    });
+    if (kept.length > 0) throw new Error(`every pod is removed, but there still is ${kept.join(", ")}`);
+  }
+
   /** Removes every pod over CRI, ends the daemon, deletes its directories. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.running) await this.launch();
@@ -143,6 +162,7 @@ export class Daemon implements AsyncDisposable {
     }
     await this.stop();
     this.client.close();
+    this.#expectEmpty();
     rmSync(this.base, { recursive: true, force: true });
   }
 }

@@ -42,6 +42,9 @@ const pids = (): number[] =>
     .map(Number)
     .filter((pid) => pid > 0);
 
+const isShim = (pid: number): boolean => text(`/proc/${pid}/comm`).startsWith("caisson");
+const isDaemon = (pid: number): boolean => text(`/proc/${pid}/cmdline`).includes("/dist/main.js\0");
+
 /** Kernel threads and their children come and go by themselves. */
 const isKernelThread = (pid: number): boolean => text(`/proc/${pid}/cmdline`) === "" && !/\) Z /.test(text(`/proc/${pid}/stat`));
 
@@ -52,8 +55,8 @@ function processes(): Set<string> {
     if (stat === "" || isKernelThread(pid)) continue;
     const comm = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
     const [state = "", parent = ""] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    // What we leave is a helper, a process in one of our cgroups, or an unreaped child of either; the rest is the machine's own.
-    const ours = comm.startsWith("caisson") || /\/caisson-/.test(text(`/proc/${pid}/cgroup`));
+    // What we leave is a daemon, a helper, a process in one of our cgroups, or an unreaped child of either; the rest is the machine's own.
+    const ours = isShim(pid) || isDaemon(pid) || /\/caisson-/.test(text(`/proc/${pid}/cgroup`));
     const zombie = state === "Z" && /caisson/.test(text(`/proc/${parent}/cmdline`));
     if (!ours && !zombie) continue;
     found.add(`${pid} ${comm}${state === "Z" ? " (zombie)" : ""}`);
@@ -116,14 +119,16 @@ const run = (command: string, ...args: string[]): Set<string> => {
   }
 };
 
-/** Descriptors by kind, without numbers that differ from run to run. */
+/** Descriptors by kind, without numbers that differ from run to run; the second of a kind is "KIND 2". */
 function descriptors(pid: number): Set<string> {
-  const kinds = new Map<string, number>();
+  const found = new Set<string>();
   for (const fd of names(`/proc/${pid}/fd`)) {
     const target = link(`/proc/${pid}/fd/${fd}`).replace(/:\[\d+\]/, "");
-    if (target !== "") kinds.set(target, (kinds.get(target) ?? 0) + 1);
+    let count = 1;
+    while (found.has(`${target} ${count}`)) count++;
+    if (target !== "") found.add(`${target} ${count}`);
   }
-  return new Set([...kinds].map(([kind, count]) => `${pid} ${kind} x${count}`));
+  return found;
 }
 
 export function takeInventory(options: InventoryOptions = {}): Inventory {
@@ -136,27 +141,35 @@ export function takeInventory(options: InventoryOptions = {}): Inventory {
     ["namespaces", namespaces()],
     ["links", new Set(names("/sys/class/net"))],
     ["iptables rules", run("iptables-save")],
+    ["ip6tables rules", run("ip6tables-save")],
     ["nftables rules", run("nft", "list", "ruleset")],
     ["cgroups", cgroups()],
     ["processes", processes()],
+    ["files below /var/lib/cni", tree("/var/lib/cni")],
+    ["temporary directories", new Set(names("/tmp").filter((name) => name.startsWith("caisson")))],
   ]);
   for (const directory of options.directories ?? []) inventory.set(`files below ${directory}`, tree(directory));
-  for (const pid of options.pids ?? []) inventory.set(`descriptors of ${pid}`, descriptors(pid));
+  for (const pid of [...(options.pids ?? []), ...pids().filter(isShim)]) inventory.set(`descriptors of ${pid}`, descriptors(pid));
   return inventory;
 }
 
-/** What `after` has and `before` had not, as lines "kind: name". */
+/** What `after` has and `before` had not, as lines "kind: name". Descriptors only of processes that lived at both times. */
 export function newThings(before: Inventory, after: Inventory): string[] {
   const lines: string[] = [];
   for (const [kind, found] of after) {
-    const known = before.get(kind) ?? new Set();
-    for (const name of found) if (!known.has(name)) lines.push(`${kind}: ${name}`);
+    const known = before.get(kind);
+    if (known === undefined && kind.startsWith("descriptors of ")) continue;
+    for (const name of found) if (known?.has(name) !== true) lines.push(`${kind}: ${name}`);
   }
   return lines;
 }
 
-/** While others use the machine for the same (CAISSON_SHARED_MACHINE=1), what is new may be theirs. */
+/** While others use the machine for the same (CAISSON_SHARED_MACHINE=1), only what the test names is surely its own. */
 const alone = process.env.CAISSON_SHARED_MACHINE === undefined;
+function isOwn(line: string, { directories = [], pids = [] }: InventoryOptions): boolean {
+  const named = [...directories.map((path) => `files below ${path}: `), ...pids.map((pid) => `descriptors of ${pid}: `)];
+  return alone || named.some((start) => line.startsWith(start));
+}
 
 /**
  * Waits until nothing new is left: network namespaces and cgroups go asynchronously in the kernel. Throws with the list of what
@@ -165,8 +178,8 @@ const alone = process.env.CAISSON_SHARED_MACHINE === undefined;
 export async function expectNoLeaks(before: Inventory, options: InventoryOptions = {}, patienceMs = 5000): Promise<void> {
   const until = Date.now() + patienceMs;
   for (;;) {
-    const left = newThings(before, takeInventory(options));
-    if (left.length === 0 || !alone) return;
+    const left = newThings(before, takeInventory(options)).filter((line) => isOwn(line, options));
+    if (left.length === 0) return;
     if (Date.now() > until) throw new Error(`left behind:\n  ${left.join("\n  ")}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }

@@ -108,7 +108,7 @@ describe("wrong usage", () => {
       status: 64,
       stderr: "caissond: configuration file /nonexistent does not exist\n",
     });
-    expect(run("--log-level", "loud")).toMatchObject({ status: 64, stderr: expect.stringContaining("log_level") });
+    expect(run("--log-level", "loud")).toMatchObject({ status: 64, stderr: expect.stringContaining("--log-level: ") });
     expect(run("--root", "relative")).toMatchObject({ status: 64, stderr: expect.stringContaining("must be an absolute path") });
   });
 

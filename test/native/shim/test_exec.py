@@ -126,8 +126,9 @@ class Restricted(Exec):
 
 class Signals(ShimCase):
     def test_init_alone(self):
-        self.client.run_container("c", "/bin/sh", "-c", "trap 'exit 33' TERM; while :; do sleep 0.02; done")
-        time.sleep(0.1)
+        log = self.log("c")
+        self.client.run_container("c", "/bin/sh", "-c", "trap 'exit 33' TERM; echo trapped; while :; do sleep 0.02; done", log=log)
+        wait_for(lambda: os.path.exists(log) and self.texts(log))
         self.client.kill("c", 15)
         self.assertEqual(self.client.ended("c").status, 33 << 8)
         self.assert_fails(lambda: self.client.kill("c", 15), 3)

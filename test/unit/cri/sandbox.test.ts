@@ -185,6 +185,17 @@ describe("RunPodSandbox", () => {
     expect(node.leftovers()).toEqual([]);
   });
 
+  it("refuses a pod with a user namespace where the kernel cannot stack id-mapped layers", async () => {
+    node.facts = { userNamespaces: false };
+    await node.restart();
+    const ids = [{ hostId: 100_000, containerId: 0, length: 65_536 }];
+    const usernsOptions = { mode: NamespaceMode.POD, uids: ids, gids: ids };
+    const linux = { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER, usernsOptions } } };
+    const refused = await failure(runPodSandbox(node.app, ctx(), runRequest({ linux })));
+    expect(refused).toMatchObject({ code: "failed_precondition", message: expect.stringContaining("need Linux 5.19") });
+    expect(node.leftovers()).toEqual([]);
+  });
+
   it("takes the default handler by its name", async () => {
     const { podSandboxId } = await runPodSandbox(node.app, ctx(), runRequest({}, "caisson"));
     expect((await status(podSandboxId)).status?.runtimeHandler).toBe("caisson");

@@ -109,6 +109,7 @@ export function fakeNode(facts: Partial<NodeFacts> = {}): FakeNode {
       swapLimit: true,
       hugePageSizes: new Set(["2MB", "1GB"]),
       recursiveReadOnly: true,
+      userNamespaces: true,
       seccomp: true,
       apparmorProfiles: undefined,
       selinux: false,

@@ -82,7 +82,7 @@ export class FakeNode {
       execOutputBytes: 15 << 20,
       killPatienceMs: this.killPatienceMs,
       execDrainMs: 100,
-      features: { recursiveReadOnlyMounts: true, userNamespaces: true },
+      features: { recursiveReadOnlyMounts: true, userNamespaces: this.facts.userNamespaces ?? true },
       shown: {},
     };
   }
