@@ -112,19 +112,59 @@ export interface OciDeviceRule {
   readonly access?: string;
 }
 
+export interface OciThrottle {
+  readonly major: number;
+  readonly minor: number;
+  /** Bytes or operations a second. */
+  readonly rate: number;
+}
+
+export interface OciBlockIo {
+  readonly weight?: number;
+  readonly leafWeight?: number;
+  readonly weightDevice?: readonly {
+    readonly major: number;
+    readonly minor: number;
+    readonly weight?: number;
+    readonly leafWeight?: number;
+  }[];
+  readonly throttleReadBpsDevice?: readonly OciThrottle[];
+  readonly throttleWriteBpsDevice?: readonly OciThrottle[];
+  readonly throttleReadIOPSDevice?: readonly OciThrottle[];
+  readonly throttleWriteIOPSDevice?: readonly OciThrottle[];
+}
+
 export interface OciResources {
   readonly devices?: readonly OciDeviceRule[];
-  readonly memory?: { readonly limit?: number; readonly swap?: number; readonly reservation?: number };
+  readonly memory?: {
+    readonly limit?: number;
+    readonly swap?: number;
+    readonly reservation?: number;
+    readonly kernelTCP?: number;
+    readonly swappiness?: number;
+    readonly disableOOMKiller?: boolean;
+    readonly checkBeforeUpdate?: boolean;
+  };
   readonly cpu?: {
     readonly shares?: number;
     readonly quota?: number;
     readonly period?: number;
     readonly cpus?: string;
     readonly mems?: string;
+    readonly burst?: number;
+    readonly idle?: number;
+    readonly realtimeRuntime?: number;
+    readonly realtimePeriod?: number;
   };
   readonly pids?: { readonly limit: number };
   readonly hugepageLimits?: readonly { readonly pageSize: string; readonly limit: number }[];
   readonly unified?: Readonly<Record<string, string>>;
+  readonly blockIO?: OciBlockIo;
+  readonly network?: {
+    readonly classID?: number;
+    readonly priorities?: readonly { readonly name: string; readonly priority: number }[];
+  };
+  readonly rdma?: Readonly<Record<string, { readonly hcaHandles?: number; readonly hcaObjects?: number }>>;
 }
 
 export type OciSeccompAction =

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CriNode } from "../helpers/cri-node.ts";
 import { apparmorTests } from "./labels.ts";
+import { resourceTests } from "./resources.ts";
 
 const forever = ["/bin/sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.2; done"];
 let passed = 0;
@@ -203,6 +204,7 @@ await test("oom scores below zero and raised limits are given, as the machine ha
 });
 
 await apparmorTests(test, node);
+await resourceTests(test);
 
 const parent = `/sys/fs/cgroup${node.cgroupParent}`;
 await node[Symbol.asyncDispose]();

@@ -9,15 +9,16 @@ import { type Hierarchies, locate } from "./hierarchies.ts";
 import { withRoom } from "./memory-room.ts";
 import { type ResourceWrite, resourceWrites } from "./resource-writes.ts";
 
-interface Placed extends ResourceWrite {
+interface Placed extends Omit<ResourceWrite, "orElse"> {
   readonly path: string;
+  readonly orElse?: Placed;
 }
 
 /** For a new cgroup, whose values nobody needs back. */
 export function applyResources(hierarchies: Hierarchies, place: CgroupPlace, resources: OciResources): void {
   for (const write of placed(hierarchies, place, resources, undefined)) {
     try {
-      settle(write, writeCgroupFileSync(write.path, write.value));
+      settle(write, (one) => writeCgroupFileSync(one.path, one.value));
     } catch (error) {
       throw explained(write, error);
     }
@@ -32,10 +33,11 @@ export async function changeResources(
 ): Promise<ResourceChange> {
   const current = await currentMemoryLimit(hierarchies, place);
   const former: { path: string; value: string }[] = [];
-  const remember = async ({ path }: Placed) => {
-    const value = await readCgroupFile(path);
-    // An empty list is written as an empty line: a write of nothing is none.
-    if (value !== undefined) former.unshift({ path, value: value === "" ? "\n" : value });
+  await checkRoom(hierarchies, place, resources);
+  const remember = async (write: Placed): Promise<void> => {
+    const text = await readCgroupFile(write.path);
+    if (text !== undefined) former.unshift({ path: write.path, value: formerValue(write, text) });
+    else if (write.orElse !== undefined) await remember(write.orElse);
   };
   const undo = async (): Promise<void> => {
     for (const { path, value } of former) await writeCgroupFile(path, value);
@@ -61,7 +63,7 @@ function placed(
     versionOf: (controller: string) => locate(hierarchies, controller)?.version,
     currentMemoryLimit: current,
   };
-  return resourceWrites(resources, context).map((write) => {
+  const at = (write: ResourceWrite): Placed => {
     const directory =
       write.controller === "cgroup" ? place.unified : directoryOf(hierarchies, place, write.controller)?.directory;
     if (directory === undefined) {
@@ -70,9 +72,33 @@ function placed(
         `this node has no cgroup controller ${write.controller}: ${write.file} cannot be set`,
       );
     }
-    return { ...write, path: `${directory}/${write.file}` };
-  });
+    const { orElse, ...rest } = write;
+    return { ...rest, path: `${directory}/${write.file}`, ...(orElse === undefined ? {} : { orElse: at(orElse) }) };
+  };
+  return resourceWrites(resources, context).map(at);
 }
+
+/** What the file has to get so that it says what it said. */
+function formerValue({ file, key, reset }: Placed, text: string): string {
+  if (key !== undefined) return text.split("\n").find((line) => line.startsWith(`${key} `)) ?? reset ?? "\n";
+  if (file === "memory.oom_control") return /^oom_kill_disable 1$/m.test(text) ? "1" : "0";
+  // An empty list is written as an empty line: a write of nothing is none.
+  if (text === "") return "\n";
+  // io.weight and io.bfq.weight: the default before the devices.
+  return file.endsWith("weight") ? (text.split("\n", 1)[0] ?? text) : text;
+}
+
+/** checkBeforeUpdate: nothing is tried, so that nothing is reclaimed either. v1 refuses such limits by itself. */
+async function checkRoom(hierarchies: Hierarchies, place: CgroupPlace, { memory }: OciResources): Promise<void> {
+  const limit = memory?.limit ?? 0;
+  const at = directoryOf(hierarchies, place, "memory");
+  if (memory?.checkBeforeUpdate !== true || limit <= 0 || at?.version !== 2) return;
+  const usage = Number(await readCgroupFile(`${at.directory}/memory.current`));
+  if (limit > usage) return;
+  throw new RuntimeError("failed_precondition", `rejecting memory limit ${limit} <= usage ${usage}`);
+}
+
+const postponable = new Set(["cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.max"]);
 
 async function writeInOrder(writes: readonly Placed[], before: (write: Placed) => Promise<void>): Promise<void> {
   const postponed: Placed[] = [];
@@ -81,8 +107,8 @@ async function writeInOrder(writes: readonly Placed[], before: (write: Placed) =
     try {
       await writeOne(write);
     } catch (error) {
-      // A period may be too short for the quota in force: it goes in after the new quota.
-      if (write.file !== "cpu.cfs_period_us" || codeOf(error) !== "invalid_argument") throw error;
+      // A period may be too short for the quota in force, a quota for the burst: it goes in after the other.
+      if (!postponable.has(write.file) || codeOf(error) !== "invalid_argument") throw error;
       postponed.push(write);
     }
   }
@@ -90,7 +116,11 @@ async function writeInOrder(writes: readonly Placed[], before: (write: Placed) =
 }
 
 async function writeOne(write: Placed): Promise<void> {
-  const put = async (): Promise<void> => settle(write, await writeCgroupFile(write.path, write.value));
+  const put = async (): Promise<void> => {
+    if (await writeCgroupFile(write.path, write.value)) return;
+    if (write.orElse === undefined) missing(write);
+    else await writeOne(write.orElse);
+  };
   try {
     if (write.file === "memory.max") await withRoom(dirname(write.path), write.value, put);
     else await put();
@@ -99,8 +129,14 @@ async function writeOne(write: Placed): Promise<void> {
   }
 }
 
-function settle({ file, value, path, optional }: Placed, written: boolean): void {
-  if (written || optional === true) return;
+function settle(write: Placed, put: (write: Placed) => boolean): void {
+  if (put(write)) return;
+  if (write.orElse === undefined) missing(write);
+  else settle(write.orElse, put);
+}
+
+function missing({ file, value, path, optional }: Placed): void {
+  if (optional === true) return;
   throw new RuntimeError(
     "failed_precondition",
     `cannot set ${file} to ${value}: ${path} does not exist (is the controller enabled in the parent cgroup?)`,

@@ -4,6 +4,7 @@
  */
 import { RuntimeError } from "../../lib/errors.ts";
 import type { OciResources } from "../oci.ts";
+import { deviceWrites, onlyV1 } from "./device-writes.ts";
 
 export interface ResourceWrite {
   readonly controller: string;
@@ -11,6 +12,11 @@ export interface ResourceWrite {
   readonly value: string;
   /** The file may be absent: older kernels, no swap accounting. */
   readonly optional?: boolean;
+  /** Written instead where the file is missing. */
+  readonly orElse?: ResourceWrite;
+  /** The file has a line for each device: that of this one begins with `key`, and `reset` takes it away. */
+  readonly key?: string;
+  readonly reset?: string;
 }
 
 /** What the mapping has to know of the machine. */
@@ -28,6 +34,7 @@ export function resourceWrites(resources: OciResources, context: ResourceContext
     ...cpuWrites(resources, context),
     ...cpusetWrites(resources),
     ...hugepageWrites(resources, context),
+    ...deviceWrites(resources, context),
     ...unifiedWrites(resources, context),
   ];
 }
@@ -44,8 +51,32 @@ function memoryWrites({ memory }: OciResources, context: ResourceContext): reado
   const swap = memory.swap ?? 0;
   checkMemory(limit, swap);
   return context.versionOf("memory") === 2
-    ? memoryWritesV2(limit, swap, memory.reservation ?? 0)
-    : memoryWritesV1(limit, swap, memory.reservation ?? 0, context.currentMemoryLimit);
+    ? [...refuseV1Memory(memory), ...memoryWritesV2(limit, swap, memory.reservation ?? 0)]
+    : [...memoryWritesV1(limit, swap, memory.reservation ?? 0, context.currentMemoryLimit), ...memoryExtrasV1(memory)];
+}
+
+type Memory = NonNullable<OciResources["memory"]>;
+
+/** -1 is "unset" of older specifications. */
+const unset = -1;
+
+function refuseV1Memory({ swappiness = unset, disableOOMKiller, kernelTCP = 0 }: Memory): readonly [] {
+  if (swappiness !== unset) throw onlyV1("memory.swappiness");
+  if (disableOOMKiller === true) throw onlyV1("memory.disableOOMKiller");
+  if (kernelTCP !== 0) throw onlyV1("memory.kernelTCP");
+  return [];
+}
+
+function memoryExtrasV1({ swappiness = unset, disableOOMKiller, kernelTCP = 0 }: Memory): readonly ResourceWrite[] {
+  const write = (file: string, value: string) => ({ controller: "memory", file: `memory.${file}`, value });
+  if (swappiness !== unset && (!Number.isInteger(swappiness) || swappiness < 0 || swappiness > 100)) {
+    throw new RuntimeError("invalid_argument", `memory.swappiness ${swappiness} is not in the range 0 to 100`);
+  }
+  return [
+    ...(kernelTCP === 0 ? [] : [write("kmem.tcp.limit_in_bytes", String(kernelTCP))]),
+    ...(swappiness === unset ? [] : [write("swappiness", String(swappiness))]),
+    ...(disableOOMKiller === undefined ? [] : [write("oom_control", disableOOMKiller ? "1" : "0")]),
+  ];
 }
 
 function checkMemory(limit: number, swap: number): void {
@@ -105,17 +136,25 @@ const defaultPeriod = 100_000;
 
 function cpuWrites({ cpu }: OciResources, context: ResourceContext): readonly ResourceWrite[] {
   if (cpu === undefined) return [];
-  const { shares = 0, quota = 0, period = 0 } = cpu;
+  const { shares = 0, quota = 0, period = 0, burst, idle, realtimeRuntime = 0, realtimePeriod = 0 } = cpu;
   const writes: ResourceWrite[] = [];
   const write = (file: string, value: string) => writes.push({ controller: "cpu", file, value });
+  // Before the shares: an idle cgroup takes none.
+  if (idle !== undefined) write("cpu.idle", String(idle));
   if (context.versionOf("cpu") === 2) {
+    if (realtimeRuntime !== 0) throw onlyV1("cpu.realtimeRuntime");
+    if (realtimePeriod !== 0) throw onlyV1("cpu.realtimePeriod");
     if (shares !== 0) write("cpu.weight", String(cpuWeight(shares)));
     if (quota !== 0 || period !== 0) write("cpu.max", `${quota > 0 ? quota : "max"} ${period === 0 ? defaultPeriod : period}`);
+    if (burst !== undefined) write("cpu.max.burst", String(burst));
     return writes;
   }
   if (shares !== 0) write("cpu.shares", String(shares));
   if (period !== 0) write("cpu.cfs_period_us", String(period));
   if (quota !== 0) write("cpu.cfs_quota_us", String(quota < 0 ? -1 : quota));
+  if (burst !== undefined) write("cpu.cfs_burst_us", String(burst));
+  if (realtimePeriod !== 0) write("cpu.rt_period_us", String(realtimePeriod));
+  if (realtimeRuntime !== 0) write("cpu.rt_runtime_us", String(realtimeRuntime));
   return writes;
 }
 

@@ -41,9 +41,37 @@ const config: Fields<Config> = {
   labels: true,
 };
 const cgroups: Fields<CgroupConfig> = { name: true, parent: true, path: true, resources: true };
-const resources: Fields<Resources> = { devices: true, memory: true, cpu: true, pids: true, hugepageLimits: true, unified: true };
-const memory: Fields<NonNullable<Resources["memory"]>> = { limit: true, swap: true, reservation: true };
-const cpu: Fields<NonNullable<Resources["cpu"]>> = { shares: true, quota: true, period: true, cpus: true, mems: true };
+const resources: Fields<Resources> = {
+  devices: true,
+  memory: true,
+  cpu: true,
+  pids: true,
+  hugepageLimits: true,
+  unified: true,
+  blockIO: true,
+  network: true,
+  rdma: true,
+};
+const memory: Fields<NonNullable<Resources["memory"]>> = {
+  limit: true,
+  swap: true,
+  reservation: true,
+  kernelTCP: true,
+  swappiness: true,
+  disableOOMKiller: true,
+  checkBeforeUpdate: true,
+};
+const cpu: Fields<NonNullable<Resources["cpu"]>> = {
+  shares: true,
+  quota: true,
+  period: true,
+  cpus: true,
+  mems: true,
+  burst: true,
+  idle: true,
+  realtimeRuntime: true,
+  realtimePeriod: true,
+};
 const namespace: Fields<Namespace> = { type: true, path: true };
 const mount: Fields<Mount> = {
   source: true,

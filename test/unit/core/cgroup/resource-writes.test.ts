@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { ioWeight } from "../../../../src/core/cgroup/device-writes.ts";
 import { cpuWeight, type ResourceContext, resourceWrites } from "../../../../src/core/cgroup/resource-writes.ts";
 import type { OciResources } from "../../../../src/core/oci.ts";
 
@@ -118,5 +119,57 @@ describe("resources on either version", () => {
     expect(() => lines({ memory: { swap: 10 } }, v2)).toThrow(/needs a memory limit/);
     expect(() => lines({ memory: { limit: 20, swap: 10 } }, v2)).toThrow(/below the memory limit/);
     expect(() => lines({ memory: { limit: -2 } }, v1)).toThrow(/negative/);
+  });
+});
+
+describe("resources of devices", () => {
+  const rate = { major: 8, minor: 1, rate: 7 };
+
+  it("have a file each on v1", () => {
+    const blockIO = {
+      weight: 100,
+      leafWeight: 20,
+      weightDevice: [{ major: 8, minor: 1, weight: 30 }],
+      throttleReadBpsDevice: [rate],
+    };
+    const writes = resourceWrites({ blockIO, network: { classID: 3, priorities: [{ name: "lo", priority: 4 }] } }, v1);
+    expect(writes.map(({ file, value }) => `${file}=${value}`)).toEqual([
+      "blkio.weight=100",
+      "blkio.leaf_weight=20",
+      "blkio.weight_device=8:1 30",
+      "blkio.throttle.read_bps_device=8:1 7",
+      "net_cls.classid=3",
+      "net_prio.ifpriomap=lo 4",
+    ]);
+    expect(writes.map(({ orElse }) => orElse?.file)).toEqual([
+      "blkio.bfq.weight",
+      undefined,
+      "blkio.bfq.weight_device",
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it("share io.max on v2, and weights are converted where only io.weight is there", () => {
+    const blockIO = {
+      weight: 1000,
+      weightDevice: [{ major: 8, minor: 1, weight: 30 }],
+      throttleWriteIOPSDevice: [rate, { ...rate, rate: 0 }],
+    };
+    const writes = resourceWrites({ blockIO, rdma: { mlx: { hcaHandles: 3, hcaObjects: 4 } } }, v2);
+    expect(writes.map(({ file, value }) => `${file}=${value}`)).toEqual([
+      "io.bfq.weight=1000",
+      "io.bfq.weight=8:1 30",
+      "io.max=8:1 wiops=7",
+      "io.max=8:1 wiops=max",
+      "rdma.max=mlx hca_handle=3 hca_object=4",
+    ]);
+    expect(writes[0]?.orElse).toMatchObject({ file: "io.weight", value: "10000" });
+    expect([10, 100, 1000].map(ioWeight)).toEqual([1, 910, 10_000]);
+  });
+
+  it.each([{ weight: 9 }, { weight: 1001 }, { throttleReadBpsDevice: [{ ...rate, rate: -1 }] }])("refuse %j", (blockIO) => {
+    expect(() => resourceWrites({ blockIO }, v2)).toThrow("is not valid");
   });
 });

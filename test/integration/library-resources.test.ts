@@ -1,0 +1,109 @@
+/** Resources beyond the common ones, in the cgroups of real containers on cgroup v1; test/vm/resources.ts has v2. */
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { allowedDevices, type Config, type Container, type Resources } from "../../src/core/library/public.ts";
+import { LibraryPlace, shell } from "../helpers/library-place.ts";
+
+let place: LibraryPlace;
+beforeAll(() => {
+  place = new LibraryPlace();
+});
+afterAll(async () => {
+  await place[Symbol.asyncDispose]();
+});
+
+const limited = (resources: Resources, path?: string): Partial<Config> => ({
+  cgroups: { path: path ?? `${place.cgroup}/${place.newId()}`, resources: { devices: allowedDevices, ...resources } },
+});
+const read = (container: Container, controller: string, file: string): string =>
+  readFileSync(`${container.state().cgroup_paths[controller]}/${file}`, "utf8").trim();
+async function end(container: Container): Promise<void> {
+  await container.signal("KILL");
+  await container.wait();
+  await container.destroy();
+}
+const [major = 0, minor = 0] = readFileSync("/sys/block/vda/dev", "utf8").trim().split(":").map(Number);
+const disk = { major, minor };
+
+describe("resources", () => {
+  it("are in force: burst, idle, swappiness, OOM killer, TCP memory, throttles of a disk", async () => {
+    const container = await place.sleeping(
+      limited({
+        cpu: { quota: 50_000, period: 100_000, burst: 20_000 },
+        memory: { limit: 64 << 20, swappiness: 17, disableOOMKiller: true, kernelTCP: 8 << 20 },
+        blockIO: {
+          throttleReadBpsDevice: [{ ...disk, rate: 1_048_576 }],
+          throttleWriteBpsDevice: [{ ...disk, rate: 2_097_152 }],
+          throttleReadIOPSDevice: [{ ...disk, rate: 100 }],
+          throttleWriteIOPSDevice: [{ ...disk, rate: 200 }],
+        },
+      }),
+    );
+    expect(read(container, "cpu", "cpu.cfs_burst_us")).toBe("20000");
+    expect(read(container, "memory", "memory.swappiness")).toBe("17");
+    expect(read(container, "memory", "memory.oom_control")).toContain("oom_kill_disable 1");
+    expect(read(container, "memory", "memory.kmem.tcp.limit_in_bytes")).toBe(String(8 << 20));
+    const throttle = (file: string) => read(container, "blkio", `blkio.throttle.${file}_device`);
+    expect(["read_bps", "write_bps", "read_iops", "write_iops"].map(throttle)).toEqual(
+      [1_048_576, 2_097_152, 100, 200].map((rate) => `${major}:${minor} ${rate}`),
+    );
+    await end(container);
+    const idle = await place.sleeping(limited({ cpu: { idle: 1 } }));
+    expect(read(idle, "cpu", "cpu.idle")).toBe("1");
+    await end(idle);
+  });
+
+  it("change in place, all or none", async () => {
+    const container = await place.sleeping(
+      limited({ memory: { swappiness: 10 }, blockIO: { throttleReadBpsDevice: [{ ...disk, rate: 5000 }] } }),
+    );
+    const config = container.config();
+    const changed = (resources: Resources): Config => ({ ...config, cgroups: { ...config.cgroups, resources } });
+    const first = { memory: { swappiness: 20 }, blockIO: { throttleReadBpsDevice: [{ ...disk, rate: 6000 }] } };
+    await container.set(changed(first));
+    const values = () => [
+      read(container, "memory", "memory.swappiness"),
+      read(container, "blkio", "blkio.throttle.read_bps_device"),
+    ];
+    expect(values()).toEqual(["20", `${major}:${minor} 6000`]);
+    const refused = {
+      memory: { swappiness: 30 },
+      blockIO: { throttleReadBpsDevice: [{ ...disk, rate: 7000 }], throttleWriteBpsDevice: [{ major: 0, minor: 9999, rate: 1 }] },
+    };
+    await expect(container.set(changed(refused))).rejects.toThrow("throttle.write_bps_device");
+    expect(values()).toEqual(["20", `${major}:${minor} 6000`]);
+    await end(container);
+  });
+
+  it("give real-time processes their share, also in a user namespace", async () => {
+    const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
+    const types = ["mnt", "pid", "uts", "ipc", "net", "user"] as const;
+    const container = await place.sleeping({
+      ...limited({ cpu: { realtimePeriod: 1_000_000, realtimeRuntime: 10_000 } }, `${place.cgroup}-rt`),
+      namespaces: types.map((type) => ({ type })),
+      uidMappings: ids,
+      gidMappings: ids,
+      scheduler: { policy: "SCHED_RR", priority: 4 },
+    });
+    const fields = readFileSync(`/proc/${container.state().init_process_pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+    expect([fields[38], fields[37]]).toEqual(["2", "4"]);
+    expect(read(container, "cpu", "cpu.rt_runtime_us")).toBe("10000");
+    await end(container);
+  });
+
+  it.each([
+    [{ network: { classID: 5 } }, "no cgroup controller net_cls"],
+    [{ network: { priorities: [{ name: "lo", priority: 1 }] } }, "no cgroup controller net_prio"],
+    [{ rdma: { mlx: { hcaHandles: 1 } } }, "no cgroup controller rdma"],
+    [{ blockIO: { leafWeight: 100 } }, "blkio.leaf_weight does not exist"],
+    [{ blockIO: { weight: 5 } }, "blockIO.weight 5 (10 to 1000) is not valid"],
+    [{ memory: { swappiness: 101 } }, "memory.swappiness 101 is not in the range"],
+    [{ unified: { "memory.high": "1" } }, 'no cgroup v2 controller "memory"'],
+    [{ cpu: { quota: 50_000, period: 100_000, burst: 60_000 } }, "cpu.cfs_burst_us"],
+  ])("%j is refused by name, and nothing is left", async (resources, message) => {
+    const container = await place.create(limited(resources));
+    await expect(container.run(shell("true"))).rejects.toThrow(message);
+    await container.destroy();
+    expect(place.cgroups()).toEqual([]);
+  });
+});
