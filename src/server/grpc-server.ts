@@ -1,9 +1,11 @@
 import type { Socket, Server as SocketServer } from "node:net";
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { requestMessages } from "../gen/message-shapes.ts";
 import type { Log } from "../lib/log.ts";
 import { Health } from "./health.ts";
 import { reflectionServices } from "./reflection.ts";
 import { listenUnix } from "./unix-listener.ts";
+import { readRequest } from "./wire-check.ts";
 
 /** What the kubelet receives at most, and more than it ever sends. */
 export const maxMessageBytes = 16 * 1024 * 1024;
@@ -17,6 +19,16 @@ export interface GrpcServer {
   readonly health: Health;
   /** Takes no new connection or call, lets the running ones end within `graceMs`, then cuts them off. The socket is removed first. */
   close(graceMs: number): Promise<void>;
+}
+
+/** Requests are checked before they are decoded: a malformed one becomes an answer of the wrapper around its verb. */
+function withCheckedRequests(definition: ServiceDefinition): ServiceDefinition {
+  const checked = Object.entries(definition).map(([name, method]): [string, ServiceDefinition[string]] => {
+    const message = requestMessages[method.path];
+    if (message === undefined) throw new Error(`the request of ${method.path} has no known shape`);
+    return [name, { ...method, requestDeserialize: (bytes) => readRequest(message, bytes, method.requestDeserialize) }];
+  });
+  return Object.fromEntries(checked);
 }
 
 /** A reply that does not fit its message (a number out of range) is our mistake: grpc-js would tell the client alone. */
@@ -48,7 +60,8 @@ export async function serveGrpc(path: string, services: readonly Service[], log:
     "grpc.enable_channelz": 0,
   });
   const health = new Health();
-  for (const { definition, implementation } of [...services, health, ...reflectionServices()]) {
+  const ours = services.map((service) => ({ ...service, definition: withCheckedRequests(service.definition) }));
+  for (const { definition, implementation } of [...ours, health, ...reflectionServices()]) {
     server.addService(withLoggedReplies(definition, log), implementation);
   }
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());

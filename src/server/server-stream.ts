@@ -3,6 +3,7 @@ import { type handleServerStreamingCall, Metadata, type ServerWritableStream } f
 import type { Send } from "../cri/stream-chunks.ts";
 import { type CallContext, cancellation, type Gate, timed } from "./call.ts";
 import { toStatus } from "./status.ts";
+import { wellFormed } from "./wire-check.ts";
 
 /**
  * The one way into a verb that answers with a stream; it ends when the verb does. As in `unary`, nothing gets past the promise here.
@@ -19,7 +20,7 @@ export function serverStream<Request, Response>(
     const send: Send<Response> = (message, cut = signal) => write(call, message, cut);
     const run = async (): Promise<void> => {
       gate.requireReady();
-      const done = verb({ signal, log: gate.log }, call.request, send);
+      const done = verb({ signal, log: gate.log }, wellFormed(rpc, call.request), send);
       call.sendMetadata(new Metadata());
       await done;
     };

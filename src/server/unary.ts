@@ -2,6 +2,7 @@ import type { handleServerStreamingCall, handleUnaryCall } from "@grpc/grpc-js";
 import { RuntimeError } from "../lib/errors.ts";
 import { type CallContext, cancellation, type Gate, timed } from "./call.ts";
 import { toStatus } from "./status.ts";
+import { wellFormed } from "./wire-check.ts";
 
 /**
  * The one way into a verb: gate, cancellation, log line, status. A handler of grpc-js that throws asynchronously would leave its
@@ -17,7 +18,7 @@ export function unary<Request, Response>(
     const { signal, answered } = cancellation(call, rpc);
     const run = async (): Promise<Response> => {
       gate.requireReady();
-      return await verb({ signal, log: gate.log }, call.request);
+      return await verb({ signal, log: gate.log }, wellFormed(rpc, call.request));
     };
     run().then(
       (response) => {
