@@ -7,6 +7,7 @@
         "native/addon/cgroup-device.cc",
         "native/addon/fallback.cc",
         "native/addon/files.cc",
+        "native/addon/memory.cc",
         "native/addon/native-error.cc",
         "native/addon/pipe-reader.cc",
         "native/addon/pipe-writer.cc",

@@ -26,6 +26,7 @@ import { messageOf, RuntimeError } from "./lib/errors.ts";
 import type { Log } from "./lib/log.ts";
 import { buildVersion } from "./lib/version.ts";
 import { lockDirectory } from "./native/file-lock.ts";
+import { returnFreedMemory } from "./native/freed-memory.ts";
 import { openServiceNotify, type ServiceNotify } from "./native/service-notify.ts";
 import { openPodNetwork } from "./network/cni-network.ts";
 import type { Gate } from "./server/call.ts";
@@ -98,6 +99,8 @@ class CaissonDaemon {
     const config = this.#config;
     this.#loopDelay.enable();
     this.#own("loop delay", () => void this.#loopDelay.disable());
+    const freed = returnFreedMemory();
+    this.#own("freed memory", () => freed[Symbol.dispose]());
     this.#own("service manager", () => this.#notify.close());
     this.#lock(config.root, "stop it, or give this one its own --root");
     this.#lock(config.state, "stop it, or give this one its own --state");

@@ -36,6 +36,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::sendDatagram>(exports, "sendDatagram");
 	put<caisson::readFiles>(exports, "readFiles");
 	put<caisson::countDescriptors>(exports, "countDescriptors");
+	put<caisson::trimMemory>(exports, "trimMemory");
 	put<caisson::seccompCompile>(exports, "seccompCompile");
 	put<caisson::seccompSyscallNumber>(exports, "seccompSyscallNumber");
 	put<caisson::attachDeviceProgram>(exports, "attachDeviceProgram");

@@ -40,6 +40,8 @@ Napi::Value countDescriptors(const Napi::CallbackInfo& info);
 Napi::Value seccompCompile(const Napi::CallbackInfo& info);
 Napi::Value seccompSyscallNumber(const Napi::CallbackInfo& info);
 
+void trimMemory(const Napi::CallbackInfo& info);
+
 void attachDeviceProgram(const Napi::CallbackInfo& info);
 
 } // namespace caisson

@@ -134,6 +134,7 @@ export const addon: Addon = {
   syncfs: (fd) => callAsync("", (native) => native.syncfs(fd)),
   readFiles: (paths) => callAsync("", (native) => native.readFiles(paths)),
   countDescriptors: (pids) => callAsync("", (native) => native.countDescriptors(pids)),
+  trimMemory: () => load().trimMemory(),
   sendDatagram: (path, data) => call(path, (native) => native.sendDatagram(path, data)),
   seccompCompile: (rules) => callAsync("", (native) => native.seccompCompile(withEnosys(rules))),
   seccompSyscallNumber: (name) => call(name, (native) => native.seccompSyscallNumber(name)),

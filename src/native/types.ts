@@ -147,6 +147,8 @@ export interface Addon {
   readFiles(paths: readonly string[]): Promise<readonly (string | number)[]>;
   /** Open descriptors of these processes together, in a worker thread. A process that is gone has none. */
   countDescriptors(pids: readonly number[]): Promise<{ readonly descriptors: number; readonly sockets: number }>;
+  /** Gives free memory of the allocator back to the kernel, from between what is in use too: some milliseconds. */
+  trimMemory(): void;
   /** One datagram to an AF_UNIX socket (sd_notify); a leading "@" is the abstract namespace. */
   sendDatagram(path: string, data: Uint8Array): void;
   /** Compiles in a worker thread with libseccomp (binary-tree optimised); resolves to struct sock_filter[]. */

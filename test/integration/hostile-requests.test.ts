@@ -192,7 +192,7 @@ async function attackAll(from: number, count: number): Promise<string[]> {
       if (fault !== undefined) wrong.push(fault);
     }
   };
-  await Promise.all(Array.from({ length: 8 }, worker));
+  await Promise.all(Array.from({ length: 4 }, worker));
   return wrong;
 }
 
