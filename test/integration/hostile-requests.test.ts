@@ -219,7 +219,8 @@ async function memoryOfDaemon(): Promise<{ rss: number }> {
 describe("10,000 hostile requests over all methods", () => {
   let before: Inventory;
   let counts: { descriptors: readonly string[]; rss: number };
-  const directories = (): string[] => [node.daemon.state, `${node.daemon.root}/containers`, `${node.daemon.root}/layers`];
+  const directories = (): string[] =>
+    ["state/pods", "state/containers", "root/containers", "root/layers"].map((name) => `${node.daemon.base}/${name}`);
 
   it("the first 1,000 get proper codes", async () => {
     expect(methods).toHaveLength(43);
