@@ -1,4 +1,4 @@
-# Sourced by the other scripts: finds the checkout and puts a Node 24 or newer first in PATH.
+# Sourced by the other scripts: finds the checkout and puts a Node 24 or newer, and the CRIU that was fetched, first in PATH.
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$top"
 node_floor=24
@@ -7,6 +7,9 @@ node_major() { "$1" -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo
 
 if [ -x "$top/.tools/node/bin/node" ]; then
   PATH=$top/.tools/node/bin:$PATH
+fi
+if [ -x "$top/.tools/criu/criu" ]; then
+  PATH=$top/.tools/criu:$PATH
 fi
 export PATH
 

@@ -17,6 +17,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::pidfdSignal>(exports, "pidfdSignal");
 	put<caisson::killGroup>(exports, "killGroup");
 	put<caisson::seqpacketConnect>(exports, "seqpacketConnect");
+	put<caisson::seqpacketPair>(exports, "seqpacketPair");
 	put<caisson::readPipe>(exports, "readPipe");
 	put<caisson::writePipe>(exports, "writePipe");
 	put<caisson::openat2>(exports, "openat2");

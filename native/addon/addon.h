@@ -14,6 +14,7 @@ void pidfdSignal(const Napi::CallbackInfo& info);
 void killGroup(const Napi::CallbackInfo& info);
 
 Napi::Value seqpacketConnect(const Napi::CallbackInfo& info);
+Napi::Value seqpacketPair(const Napi::CallbackInfo& info);
 Napi::Value readPipe(const Napi::CallbackInfo& info);
 Napi::Value writePipe(const Napi::CallbackInfo& info);
 

@@ -227,18 +227,8 @@ std::vector<int> toFdList(const Napi::Value& value)
 	return fds;
 }
 
-} // namespace
-
-Napi::Value seqpacketConnect(const Napi::CallbackInfo& info)
+Napi::Object handleOf(Napi::Env env, const std::shared_ptr<Connection>& connection)
 {
-	Napi::Env env = info.Env();
-	const int dir = toInt(info[0], "dirFd must be a descriptor");
-	const std::string name = toText(info[1], "name must be a string without NUL");
-	const Napi::Function onPacket = toFunction(info[2], "onPacket must be a function");
-	const Napi::Function onClose = toFunction(info[3], "onClose must be a function");
-	auto connection = std::make_shared<Connection>(env);
-	connection->start(connectTo(env, dir, name), onPacket, onClose, info[4].ToBoolean(), connection);
-
 	Napi::Object handle = Napi::Object::New(env);
 	handle.Set("send", Napi::Function::New(env, [connection](const Napi::CallbackInfo& call) {
 		connection->send(toBytes(call[0], "packet must be a Uint8Array"), toFdList(call[1]));
@@ -249,6 +239,37 @@ Napi::Value seqpacketConnect(const Napi::CallbackInfo& info)
 	handle.Set("peer", Napi::Function::New(env, [connection](const Napi::CallbackInfo&) { return connection->peer(); }, "peer"));
 	handle.Set("close", Napi::Function::New(env, [connection](const Napi::CallbackInfo&) { connection->close(); }, "close"));
 	return handle;
+}
+
+} // namespace
+
+Napi::Value seqpacketPair(const Napi::CallbackInfo& info)
+{
+	Napi::Env env = info.Env();
+	const Napi::Function onPacket = toFunction(info[0], "onPacket must be a function");
+	const Napi::Function onClose = toFunction(info[1], "onClose must be a function");
+	int ends[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		throw nativeError(env, errno, "socketpair");
+	Fd ours(ends[0]);
+	Fd theirs(ends[1]);
+	auto connection = std::make_shared<Connection>(env);
+	connection->start(std::move(ours), onPacket, onClose, false, connection);
+	Napi::Object handle = handleOf(env, connection);
+	handle.Set("otherEnd", Napi::Number::New(env, theirs.release()));
+	return handle;
+}
+
+Napi::Value seqpacketConnect(const Napi::CallbackInfo& info)
+{
+	Napi::Env env = info.Env();
+	const int dir = toInt(info[0], "dirFd must be a descriptor");
+	const std::string name = toText(info[1], "name must be a string without NUL");
+	const Napi::Function onPacket = toFunction(info[2], "onPacket must be a function");
+	const Napi::Function onClose = toFunction(info[3], "onClose must be a function");
+	auto connection = std::make_shared<Connection>(env);
+	connection->start(connectTo(env, dir, name), onPacket, onClose, info[4].ToBoolean(), connection);
+	return handleOf(env, connection);
 }
 
 } // namespace caisson

@@ -200,3 +200,34 @@ int op_exec(struct run *run, const value *v)
 	close(steal_fd(&run->env->release));
 	return strchr(path, '/') ? run_file(path, argv, envp) : search(run, path, in ? in : DEFAULT_PATH, argv, envp);
 }
+
+/* Above anything that a program gets from us. */
+#define ASIDE 256
+
+int op_exec_host(struct run *run, const value *v)
+{
+	struct wire_items slots = wire_items(&v[OP_EXEC_HOST_SLOTS]);
+	int copies[PLAN_SLOTS];
+	uint32_t slot, count = 0;
+	char **argv = array_of(&v[OP_EXEC_HOST_ARGS], NULL);
+	char **envp = array_of(&v[OP_EXEC_HOST_ENV], NULL);
+	if (!argv || !envp)
+		return -ENOMEM;
+	/* Out of the way first: a slot's own number may be one that another is to get. */
+	while (wire_next_u32(&slots, &slot)) {
+		int fd = slot_fd(run, slot);
+		copies[count] = fd < 0 ? fd : (int)k_result(fcntl(fd, F_DUPFD_CLOEXEC, ASIDE));
+		if (copies[count++] < 0)
+			return say(run, copies[count - 1], "descriptors", NULL, NULL);
+	}
+	int report = (int)k_result(fcntl(run->env->report, F_DUPFD_CLOEXEC, ASIDE));
+	if (report < 0)
+		return report;
+	run->env->report = report;
+	run->root = run->proc = run->null_device = run->mask_template = run->env->image = run->env->release = -1;
+	k_close_range(3, ASIDE - 1);
+	for (uint32_t i = 0; i < count; i++)
+		if (dup2(copies[i], (int)i + 3) < 0)
+			return -errno;
+	return run_file(v[OP_EXEC_HOST_PATH].str, argv, envp);
+}

@@ -198,6 +198,28 @@ int op_attach_host(struct run *run, const value *v)
 	return error;
 }
 
+int op_expose(struct run *run, const value *v)
+{
+	const char *name = v[OP_EXPOSE_NAME].str;
+	struct stat st;
+	autoclose int source = root_open(run, v[OP_EXPOSE_PATH].str, 0);
+	if (source == -ENOENT)
+		return 0;
+	if (source < 0 || fstat(source, &st) < 0)
+		return source < 0 ? source : -errno;
+	autoclose int tree = k_open_tree(source, "", K_OPEN_TREE_CLONE | K_AT_EMPTY_PATH);
+	if (tree < 0)
+		return tree;
+	autoclose int directory = (int)k_result(open(v[OP_EXPOSE_DIRECTORY].str, O_PATH | O_DIRECTORY | O_CLOEXEC));
+	if (directory < 0)
+		return say(run, directory, v[OP_EXPOSE_DIRECTORY].str, NULL, NULL);
+	autoclose int file = -1;
+	if (S_ISDIR(st.st_mode) ? mkdirat(directory, name, 0700) < 0
+				: (file = openat(directory, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)) < 0)
+		return say(run, -errno, name, NULL, NULL);
+	return k_move_mount(tree, "", directory, name, K_MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 int op_pivot(struct run *run, const value *v)
 {
 	(void)v;

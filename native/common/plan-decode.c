@@ -125,6 +125,19 @@ static int is_sysctl_key(const char *key)
 	}
 }
 
+static const char *broken_program(const struct wire_value *v)
+{
+	const struct wire_value *slots = &v[OP_EXEC_HOST_SLOTS];
+	if (v[OP_EXEC_HOST_ARGS].count == 0 || v[OP_EXEC_HOST_PATH].str[0] != '/')
+		return "nothing to execute";
+	if (slots->count > PLAN_SLOTS)
+		return "too many descriptors";
+	for (uint32_t i = 0; i < slots->count; i++)
+		if (wire_get_u32(slots->bytes + 4 * i) >= PLAN_SLOTS)
+			return "a slot number is out of range";
+	return NULL;
+}
+
 static const char *broken_value(uint32_t code, const struct wire_value *v)
 {
 	for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
@@ -150,6 +163,12 @@ static const char *broken_value(uint32_t code, const struct wire_value *v)
 		return v[OP_OVERLAY_LOWERS].count == 0 ? "an overlay needs a lower directory" : NULL;
 	case OP_EXEC:
 		return v[OP_EXEC_ARGS].count == 0 || v[OP_EXEC_PATH].size == 0 ? "nothing to execute" : NULL;
+	case OP_EXEC_HOST:
+		return broken_program(v);
+	case OP_HOLD_FROZEN:
+		return v[OP_HOLD_FROZEN_PATHS].count == 0 || v[OP_HOLD_FROZEN_PATHS].count > PLAN_HELD_CGROUPS ? "no cgroups, or too many" : NULL;
+	case OP_EXPOSE:
+		return v[OP_EXPOSE_NAME].size == 0 || strchr(v[OP_EXPOSE_NAME].str, '/') ? "not a name" : NULL;
 	case OP_CONNECT:
 		return v[OP_CONNECT_PORT].u32 == 0 || v[OP_CONNECT_PORT].u32 > 65535 ? "not a port" : NULL;
 	default:
@@ -197,7 +216,7 @@ int plan_decode(const void *bytes, size_t size, struct plan *out, struct plan_er
 		const char *why = broken_value(code, values);
 		if (why)
 			return refuse(error, i, why, -EBADMSG);
-		if ((code == OP_EXEC || code == OP_REAPER) && i + 1 != count)
+		if ((code == OP_EXEC || code == OP_EXEC_HOST || code == OP_REAPER) && i + 1 != count)
 			return refuse(error, i, "this operation must be the last", -EBADMSG);
 		at += length;
 	}

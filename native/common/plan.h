@@ -34,6 +34,7 @@
 #define PLAN_MAX_OPS 4096
 #define PLAN_MAX_BYTES (4u << 20)
 #define PLAN_SLOTS 64
+#define PLAN_HELD_CGROUPS 256u /* of one hold-frozen */
 #define PLAN_FIRST_PIN 64
 #define PLAN_PINS 32
 #define PLAN_NO_SLOT 0xffffffffu

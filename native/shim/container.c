@@ -4,6 +4,8 @@
  *   creating --PARKED--> parked --start--> starting --execve--> running --reaped--> exited (exit.c) --forget--> gone
  *      |                   |                  |
  *      +--dies: failed     +--dies: exited    +--fails: failed, then exited; never started
+ *
+ * A restored one is made by restore-prepare (creating, without an init) and parked by restore-adopt.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -176,6 +178,11 @@ void handle_forget(struct request *request)
 		return;
 	}
 	int parked = container->phase == PHASE_PARKED && container->answered && container->exit_step == EXIT_NONE;
+	if (container_is_prepared(container)) {
+		if (container_expect(container, request))
+			container_abandon(container);
+		return;
+	}
 	if (!container->answered) {
 		/* Whoever asked for it has given up: its plan is still running. */
 		if (container_expect(container, request))
@@ -231,7 +238,10 @@ void containers_client_gone(struct client *client)
 		/* What was asked is carried out all the same. */
 		if (container->waiter == client)
 			container->waiter = NULL;
-		if (container->init.client == client)
+		if (container->init.client == client) {
 			container->init.client = NULL;
+			if (container_is_prepared(container))
+				container_abandon(container);
+		}
 	}
 }

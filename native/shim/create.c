@@ -7,7 +7,7 @@
 
 #include "shim.h"
 
-static int valid_id(const char *id, uint32_t size)
+int container_id_valid(const char *id, uint32_t size)
 {
 	if (size == 0 || size > ID_LIMIT || id[0] == '.')
 		return 0;
@@ -17,8 +17,7 @@ static int valid_id(const char *id, uint32_t size)
 	return 1;
 }
 
-/* Ends of the container's stdio: `child` goes into slots 0 to 2, the others stay with the container. */
-static int make_stdio(struct container *container, int *child)
+int container_make_stdio(struct container *container, int *child)
 {
 	int ends[2];
 
@@ -52,7 +51,7 @@ static int create_start(struct container *container, struct request *request, co
 
 	plan_env_init(&env);
 	if ((container->flags & CREATE_TERMINAL) == 0)
-		err = make_stdio(container, stdio);
+		err = container_make_stdio(container, stdio);
 	memcpy(env.slots, stdio, sizeof stdio);
 	memcpy(env.slots + 3, request->fds, request->fd_count * sizeof *request->fds);
 	oom_open(&container->oom, container->oom_path);
@@ -67,7 +66,7 @@ static int create_start(struct container *container, struct request *request, co
 static const char *create_refusal(const struct request *request, const struct plan *plan)
 {
 	const struct wire_value *value = request->value;
-	if (!valid_id(value[MSG_CREATE_ID].str, value[MSG_CREATE_ID].size))
+	if (!container_id_valid(value[MSG_CREATE_ID].str, value[MSG_CREATE_ID].size))
 		return "a container's id has 1 to 128 letters, digits, '_', '.' and '-'";
 	if (value[MSG_CREATE_LOG_LINE_BYTES].u32 > LOG_LINE_LIMIT)
 		return "log lines may have at most 65536 bytes";

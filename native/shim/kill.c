@@ -217,7 +217,7 @@ static int hunt_until_none(struct hunt *hunt, int directory)
 	return STILL_THERE;
 }
 
-/* A v1 cgroup that somebody froze does not even let SIGKILL through. v2 does. */
+/* A v1 cgroup that somebody froze does not even let SIGKILL through. v2 does, but a restored container is to go on. */
 static void thaw_all(const struct wire_value *paths)
 {
 	struct wire_items items = wire_items(paths);
@@ -225,8 +225,8 @@ static void thaw_all(const struct wire_value *paths)
 
 	while ((path = wire_next_str(&items, NULL)) != NULL) {
 		autoclose int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (directory >= 0 && starts_with(directory, "freezer.state", "FR"))
-			write_at(directory, "freezer.state", "THAWED");
+		if (directory >= 0 && (starts_with(directory, "freezer.state", "FR") || starts_with(directory, "cgroup.freeze", "1")))
+			thaw(directory);
 	}
 }
 

@@ -89,6 +89,8 @@ static const struct {
 	{ MSG_SPAWN_HOST, handle_spawn_host },
 	{ MSG_RESIZE, handle_resize },
 	{ MSG_ATTACH, handle_attach },
+	{ MSG_RESTORE_PREPARE, handle_restore_prepare },
+	{ MSG_RESTORE_ADOPT, handle_restore_adopt },
 };
 
 int request_handle(struct client *client, const uint8_t *payload, size_t size, uint32_t type, uint32_t id, int *fds, uint32_t fd_count)

@@ -7,7 +7,7 @@
  *   request.c    table of requests               exec.c run.c host.c   the other children
  *   fork.c       clone3 and descriptors          killer.c kill.c  forked killers of cgroups and sessions
  *   writer.c     writer threads and their queue  log.c       CRI log;  record.c  exit records
- *   oom.c attach.c reexec.c memory.c text.c
+ *   restore.c    containers that CRIU restores     oom.c attach.c reexec.c memory.c text.c
  *
  * Everything the main thread owns lies in pages that a forked child does not get (MADV_DONTFORK): a container that traces a sibling
  * before execve finds nothing there that belongs to others.
@@ -61,7 +61,8 @@ extern const char shim_build[];
 #define NEVER INT64_MAX
 
 enum phase { PHASE_CREATING = 1, PHASE_PARKED = 2, PHASE_STARTING = 3, PHASE_RUNNING = 4, PHASE_EXITED = 5 };
-enum { CREATE_STDIN = 1, CREATE_TERMINAL = 2, CREATE_KILL_REST = 4, CREATE_STDIN_ONCE = 8 };
+enum { CREATE_STDIN = 1, CREATE_TERMINAL = 2, CREATE_KILL_REST = 4, CREATE_STDIN_ONCE = 8,
+       CREATE_RESTORED = 16 /* our own: restored frozen, thawed by start */ };
 
 /* ---- main.c ---- */
 
@@ -256,7 +257,7 @@ void tasks_client_gone(struct client *client);
 enum kill_mode {
 	KILL_CGROUP,  /* every process in the container's cgroups */
 	KILL_SESSION, /* every process of that session */
-	KILL_THAW,    /* only thaws: a frozen v1 cgroup does not even let SIGKILL through */
+	KILL_THAW,    /* only thaws: a frozen v1 cgroup does not even let SIGKILL through; and a restored container is born frozen */
 };
 struct task *kill_start(struct container *container, enum kill_mode mode, int signal, int sid, void (*on_end)(struct task *));
 _Noreturn void kill_child(enum kill_mode mode, int signal, int sid, const struct wire_value *paths, int shim_pid);
@@ -375,6 +376,12 @@ int container_expect(struct container *container, struct request *request);
 void container_discard(struct container *container);
 void container_free_when_idle(struct container *container);
 void init_parked(struct task *task);
+int container_id_valid(const char *id, uint32_t size);
+/* Ends of the container's stdio: `child` is the process's, the others stay with the container. */
+int container_make_stdio(struct container *container, int *child);
+/* restore.c: 1 if it has no init yet. */
+int container_is_prepared(const struct container *container);
+void container_abandon(struct container *container);
 void start_log_opened(struct container *container);
 void start_deadline(struct container *container);
 void containers_deadlines(int64_t now);
@@ -426,6 +433,8 @@ void handle_reexec(struct request *request);
 void handle_spawn_host(struct request *request);
 void handle_resize(struct request *request);
 void handle_attach(struct request *request);
+void handle_restore_prepare(struct request *request);
+void handle_restore_adopt(struct request *request);
 
 void shutdown_continue(int64_t now);
 

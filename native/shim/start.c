@@ -33,6 +33,8 @@ static void start_fail(struct container *container, int err, const char *detail)
 	container_deadline(container, NEVER);
 }
 
+static void restored_thawed(struct task *killer);
+
 void start_log_opened(struct container *container)
 {
 	if (container->phase != PHASE_STARTING || container->log.opened)
@@ -42,6 +44,11 @@ void start_log_opened(struct container *container)
 		return;
 	}
 	container->log.opened = 1;
+	if ((container->flags & CREATE_RESTORED) != 0) {
+		if (kill_start(container, KILL_THAW, 0, 0, restored_thawed) == NULL)
+			start_fail(container, ENOMEM, "thaw");
+		return;
+	}
 	container_deadline(container, now_ms() + EXECVE_CHECK_MS);
 	task_release(&container->init);
 }
@@ -62,6 +69,14 @@ static void started(struct container *container)
 		container->waiter = NULL;
 		container->waiter_type = 0;
 	}
+}
+
+static void restored_thawed(struct task *killer)
+{
+	struct container *container = killer->container;
+	/* It may have ended meanwhile, which tells the same. */
+	if (container->phase == PHASE_STARTING && container->exit_step == EXIT_NONE && container->init.state == TASK_PARKED)
+		started(container);
 }
 
 static void init_report_closed(struct task *task)
@@ -91,6 +106,8 @@ void start_deadline(struct container *container)
 {
 	if (!container->log.opened) {
 		start_fail(container, ETIMEDOUT, container->log_path);
+	} else if ((container->flags & CREATE_RESTORED) != 0) {
+		return; /* being thawed */
 	} else if (has_executed(container->init.pid)) {
 		watch_close(&container->init.report);
 		init_report_closed(&container->init);

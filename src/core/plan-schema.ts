@@ -177,4 +177,13 @@ export const opSchemas = {
   personality: op(75, { domain: "u32" }),
   /** set_mempolicy. mode: MPOL_* and MPOL_F_*; bit N of `nodes` is node N. */
   "memory-policy": op(76, { mode: "u32", nodes: "bytes" }),
+
+  // ---- checkpoint and restore
+  /** Executes a program of the host, with these slots as descriptors 3, 4, 5, ... Last operation. */
+  "exec-host": op(110, { path: "str", args: "strs", env: "strs", slots: "u32s" }),
+  /** Freezes cgroups (directories of the v1 freezer or of v2), meets the barrier `number` and thaws when it may go on. Those that were
+   *  frozen before stay so. Thawed in any case after deadlineMs, and when this process ends, by a guard of its own. */
+  "hold-frozen": op(111, { paths: "strs", deadlineMs: "u32", number: "u32" }),
+  /** Attaches a copy of the mount at a path in the root to `name`, which is made, in a directory of the host. Missing: skipped. */
+  expose: op(112, { path: "str", directory: "str", name: "str" }),
 } as const satisfies Record<string, OpSchema>;

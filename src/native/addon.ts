@@ -115,6 +115,11 @@ export const addon: Addon = {
   killGroup: (pgid, signal) => call(`process group ${pgid}`, (native) => native.killGroup(pgid, signal)),
   seqpacketConnect: (dirFd, name, onPacket, onClose, background = false) =>
     call(name, (native) => connection(native.seqpacketConnect(dirFd, name, onPacket, onClose, background))),
+  seqpacketPair: (onPacket, onClose) =>
+    call("a socket pair", (native) => {
+      const raw = native.seqpacketPair(onPacket, onClose);
+      return { ...connection(raw), otherEnd: raw.otherEnd };
+    }),
   readPipe: (fd, onData, onEnd, background = false) => call("a pipe", (native) => native.readPipe(fd, onData, onEnd, background)),
   writePipe: (fd) => call("a pipe", (native) => writer(native.writePipe(fd))),
   openat2: (dirFd, path, flags, mode, resolve) =>

@@ -107,6 +107,12 @@ export interface Addon {
     background?: boolean,
   ): SeqpacketConnection;
 
+  /** A socket pair, for a program that is given its other end, which is the caller's to close. */
+  seqpacketPair(
+    onPacket: (packet: Buffer, fds: number[]) => void,
+    onClose: (errno: number) => void,
+  ): SeqpacketConnection & { readonly otherEnd: number };
+
   /**
    * Reads a pipe until its end, in chunks of at most 64 KiB. Takes the descriptor, also when it throws. `onEnd` is called once, with
    * errno 0 at the end of the data. With `background` it keeps this process not alive.

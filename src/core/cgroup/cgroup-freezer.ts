@@ -17,6 +17,11 @@ function freezerV1(place: CgroupPlace): string | undefined {
   return place.v1.find(({ controllers }) => controllers.includes("freezer"))?.directory;
 }
 
+/** The directory that is frozen. */
+export function freezerOf(place: CgroupPlace): string | undefined {
+  return freezerV1(place) ?? place.unified;
+}
+
 /** A missing cgroup or freezer is not frozen. */
 export async function isFrozen(place: CgroupPlace): Promise<boolean> {
   const v1 = freezerV1(place);

@@ -6,7 +6,7 @@ import { addon } from "../../native/addon.ts";
 import type { OciResources } from "../oci.ts";
 import type { CgroupMetrics, CgroupStats, ResourceChange } from "../runtime.ts";
 import { readCgroupFile, readCgroupFiles, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
-import { isFrozen, setFrozen } from "./cgroup-freezer.ts";
+import { freezerOf, isFrozen, setFrozen } from "./cgroup-freezer.ts";
 import { killEverything, processesIn } from "./cgroup-kill.ts";
 import { makeEverywhere } from "./cgroup-make.ts";
 import { type MetricsSources, readMetrics } from "./cgroup-metrics.ts";
@@ -152,6 +152,13 @@ export class Cgroups implements Disposable {
   /** Freezes it or lets it go on; resolves when that is so. When freezing fails nothing stays frozen. */
   async setFrozen(path: string, frozen: boolean, signal: AbortSignal): Promise<void> {
     await setFrozen(this.place(path), frozen, signal);
+  }
+
+  /** Directory by which it is frozen: of the v1 freezer, or of v2. */
+  freezer(path: string): string {
+    const directory = freezerOf(this.place(path));
+    if (directory === undefined) throw new RuntimeError("failed_precondition", "freezer not supported");
+    return directory;
   }
 
   /** Pids in it and below it as this process sees them; empty when it is missing. */

@@ -9,6 +9,9 @@ import { isDeepStrictEqual } from "node:util";
 import { codeOf, errnoName, RuntimeError, wrapError } from "../../lib/errors.ts";
 import { removeStateTree } from "../../lib/state-files.ts";
 import { openFlag } from "../../native/constants.ts";
+import { type CheckpointOptions, type RestoreOptions, timeoutOf } from "../criu/checkpoint-options.ts";
+import { findCriu } from "../criu/criu-program.ts";
+import { dump } from "../criu/dump.ts";
 import { HostRootfs } from "../host-rootfs.ts";
 import type { OciProcess } from "../oci.ts";
 import type { Config } from "./config.ts";
@@ -22,12 +25,14 @@ import { lockContainer } from "./directory-lock.ts";
 import { alreadyExists, isPaused, notPaused, notRunning, stillRunning } from "./errors.ts";
 import { EventQueue } from "./event-queue.ts";
 import { signalExactly, startExec } from "./exec-start.ts";
-import { startInit } from "./init-start.ts";
+import { type InitStart, type StartedInit, startInit } from "./init-start.ts";
 import { findMachine } from "./machine.ts";
 import { machineFacts } from "./machine-facts.ts";
 import { type PressureLevel, watchMemoryPressure } from "./memory-pressure.ts";
 import { type OciState, ociStateOf } from "./oci-state.ts";
 import type { Process, ProcessExit } from "./process.ts";
+import { outsideKinds } from "./restore-plan.ts";
+import { refuseUnsupportedShape, startRestored } from "./restore-start.ts";
 import { readState, type SavedState, writeState } from "./saved-state.ts";
 import { shapeOf } from "./shape.ts";
 import { sigkill, signalNumber } from "./signals.ts";
@@ -249,12 +254,48 @@ export class Container {
     return watchMemoryPressure(this.state().cgroup_paths, level);
   }
 
-  checkpoint(): Promise<never> {
-    return Promise.reject(new RuntimeError("unimplemented", "checkpoint is not implemented yet"));
+  /**
+   * Saves the running or paused container, which ends unless it is to go on. Further processes of start() and exec() are not saved.
+   * @throws RuntimeError failed_precondition without a fitting CRIU; unimplemented for containers that cannot be saved; else what CRIU
+   * could not save. The container then goes on as before.
+   */
+  async checkpoint(options: CheckpointOptions): Promise<void> {
+    await this.#access.change(async (state) => {
+      const status = await this.#access.status(state);
+      const init = this.#access.init(state);
+      if (init === undefined || (status !== "running" && status !== "paused"))
+        throw new RuntimeError("failed_precondition", `Container cannot be checkpointed in ${status} state`);
+      const shape = state.caisson.shape ?? shapeOf(state.config);
+      refuseUnsupportedShape(shape);
+      const { cgroups, path } = this.#access.cgroup(state);
+      await dump({
+        what: `container ${this.id}`,
+        shim: await this.#access.needShim(state),
+        program: await findCriu(),
+        init,
+        terminal: state.caisson.terminal === true,
+        maskedPaths: state.config.maskPaths ?? [],
+        outside: outsideKinds(shapeOf(state.config)),
+        freezer: cgroups.freezer(path),
+        options,
+        signal: AbortSignal.timeout(timeoutOf(options)),
+      });
+      if (options.leaveRunning !== true && options.preDump !== true) await this.#access.initEnd(state);
+    });
   }
 
-  restore(): Promise<never> {
-    return Promise.reject(new RuntimeError("unimplemented", "restore is not implemented yet"));
+  /**
+   * Starts the container from a checkpoint, as run() starts it from its program. The process says what descriptors 0, 1 and 2 become
+   * where they were pipes; what it would execute is not looked at.
+   * @throws RuntimeError not_found or data_loss for images that are not there or not whole; else what CRIU could not restore.
+   */
+  async restore(process: Process, options: RestoreOptions): Promise<void> {
+    if (process.isStarted) throw new RuntimeError("failed_precondition", "the process was started already: make another one");
+    await this.#access.change(async (state) => {
+      if (state.init_process_pid !== 0) throw new RuntimeError("failed_precondition", "container already has init process");
+      await this.#startInit(state, process, async (input) => await startRestored(input, options));
+      await (await this.#access.needShim(this.state())).start(helperIdOf(this.id), AbortSignal.timeout(startDeadlineMs));
+    });
   }
 
   /**
@@ -296,7 +337,11 @@ export class Container {
     return link !== undefined;
   }
 
-  async #startInit(state: SavedState, process: Process): Promise<void> {
+  async #startInit(
+    state: SavedState,
+    process: Process,
+    start: (input: InitStart) => Promise<StartedInit> = startInit,
+  ): Promise<void> {
     const { machine, directory } = this.#access;
     const { config } = state;
     const facts = machineFacts(machine.cgroups.hierarchies.version);
@@ -310,7 +355,7 @@ export class Container {
     await refuseUsedCgroup(cgroup);
     const madeParents = [...new Set([...state.caisson.made_parents, ...missingParents(cgroup)])];
     writeState(directory, { ...state, caisson: { ...state.caisson, made_parents: madeParents } });
-    const started = await startInit({
+    const started = await start({
       machine,
       directory,
       id: this.id,
@@ -330,7 +375,13 @@ export class Container {
       init_process_start: Number(startTicks),
       namespace_paths: namespacePaths(config, pid),
       external_descriptors: [0, 1, 2].map((fd) => linkOf(`/proc/${pid}/fd/${fd}`)),
-      caisson: { ...state.caisson, boot_id: bootId(), shape: started.shape, made_parents: madeParents },
+      caisson: {
+        ...state.caisson,
+        boot_id: bootId(),
+        shape: started.shape,
+        terminal: process.spec.terminal === true,
+        made_parents: madeParents,
+      },
     });
     process.started({ ...started, ended: this.#access.initEnded, signal: async (signal) => await this.signal(signal) });
   }

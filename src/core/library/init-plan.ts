@@ -55,7 +55,7 @@ export interface InitPlanInput {
 
 const sigkill = 9;
 /** Order of joins: what needs paths of the host, or changes them, comes last. */
-const joinOrder = ["net", "ipc", "uts", "cgroup", "time", "pid", "mnt"] as const;
+export const joinOrder = ["net", "ipc", "uts", "cgroup", "time", "pid", "mnt"] as const;
 
 export function planInit(input: InitPlanInput): { readonly cloneKinds: number; readonly plan: Plan } {
   const { oci, shape, settings } = input;
@@ -133,7 +133,7 @@ function planNamespaces(input: InitPlanInput): PlannedNamespaces {
   };
 }
 
-interface PlannedRoot {
+export interface PlannedRoot {
   readonly outer: readonly Op[];
   readonly inner: readonly Op[];
   readonly pivot: readonly Op[];
@@ -142,7 +142,8 @@ interface PlannedRoot {
 
 const noRoot: PlannedRoot = { outer: [], inner: [], pivot: [], seal: [] };
 
-function planRoot(input: InitPlanInput, slots: PlanSlots): PlannedRoot {
+/** The root with everything in it, as of a start. */
+export function planRoot(input: InitPlanInput, slots: PlanSlots): PlannedRoot {
   const { oci } = input;
   const rootSlot = slots.take();
   const planned = planRootfs({

@@ -3,6 +3,7 @@ import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { Undo } from "../../lib/undo.ts";
+import type { CgroupUse } from "../cgroup/cgroups.ts";
 import { findHostNode } from "../device/host-node.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
 import { mapText, toHostId } from "../namespace/id-map.ts";
@@ -15,12 +16,13 @@ import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { ProcessIdentity } from "../runtime.ts";
 import { createFlag } from "../shim/messages.ts";
+import type { PrepareRequest } from "../shim/requests.ts";
 import type { Shim } from "../shim/shim.ts";
 import type { ShimLink } from "../shim-link.ts";
 import type { Config, TimeOffset } from "./config.ts";
 import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
-import { planInit, timeBarrier } from "./init-plan.ts";
+import { type InitPlanInput, planInit, timeBarrier } from "./init-plan.ts";
 import type { Machine } from "./machine.ts";
 import type { ProcessSpec } from "./process-spec.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
@@ -31,7 +33,7 @@ import { mountWords } from "./validate.ts";
 const parkDeadlineMs = 120_000;
 const runDeadlineMs = 30_000;
 /** Slots 0 to 2 are the helper's own stdio, which is not used. */
-const firstSlot = 3;
+export const firstSlot = 3;
 
 export interface InitStart {
   readonly machine: Machine;
@@ -105,22 +107,28 @@ async function pinUserNamespace(
   await shim.run({ ...common, plan });
 }
 
-interface Held {
+export interface Held {
   readonly shape: Shape;
   readonly joined: JoinedNamespaces;
   readonly stdio: PreparedStdio;
 }
 
-async function forkInit(
+export interface GatheredInit {
+  readonly input: InitPlanInput;
+  /** From slot `firstSlot` on. */
+  readonly fds: readonly number[];
+  readonly use: CgroupUse;
+  readonly offsets: string;
+}
+
+/** All that a plan of the first process says of the machine. */
+export async function gatherInit(
   input: InitStart,
-  shim: Shim,
-  { shape, joined, stdio }: Held,
-): Promise<{ readonly identity: ProcessIdentity; readonly consoleFd: number | undefined }> {
-  const { machine, config, cgroup, signal } = input;
+  { shape, joined, stdio, idmaps }: Held & { readonly idmaps: IdmapNamespaces },
+): Promise<GatheredInit> {
+  const { machine, config, cgroup } = input;
   const oci = withLabels(translateConfig(config, input.process), findSecurityModules());
   const inUserNamespace = shape.user !== "shared";
-  const user = inUserNamespace ? { uid: config.uidMappings ?? [], gid: config.gidMappings ?? [] } : null;
-  using idmaps = new IdmapNamespaces({ user }, shim, signal);
   const fds = [...stdio.fds];
   const slots = new Map(
     [...joined.fds].filter(([type]) => type !== "user").map(([type, fd]) => [type, firstSlot + fds.push(fd) - 1] as const),
@@ -131,40 +139,52 @@ async function forkInit(
   const profile = oci.linux.seccomp;
   const seccomp = profile === undefined ? undefined : await machine.seccomp.compile(profile);
   const offsets = timeOffsetsText(config.timeOffsets);
-  const planned = planInit({
-    id: input.id,
-    oci,
-    shape,
-    joined: slots,
-    loopback: shape.net === "new",
-    sysctls: new Map(Object.entries(oci.linux.sysctl ?? {}).map(([key, value]) => [sysctlPath(key), value])),
-    keyring: config.noNewKeyring !== true,
-    cgroupTasks: use.taskFiles,
-    cgroupMount: cgroupMountOf(cgroup, shape),
-    settings: processSettings(oci.process, machine.own, inUserNamespace, seccomp),
-    attachPath: makeAttachPoint(input.directory, inUserNamespace),
-    devices: await nodesOf(config, inUserNamespace),
-    links: machine.links,
-    stdio: stdio.slots,
-    giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
-    timeOffsets: offsets !== "",
-    idmapSlot,
-    receivedSlots: firstSlot + fds.length,
-  });
+  return {
+    input: {
+      id: input.id,
+      oci,
+      shape,
+      joined: slots,
+      loopback: shape.net === "new",
+      sysctls: new Map(Object.entries(oci.linux.sysctl ?? {}).map(([key, value]) => [sysctlPath(key), value])),
+      keyring: config.noNewKeyring !== true,
+      cgroupTasks: use.taskFiles,
+      cgroupMount: cgroupMountOf(cgroup, shape),
+      settings: processSettings(oci.process, machine.own, inUserNamespace, seccomp),
+      attachPath: makeAttachPoint(input.directory, inUserNamespace),
+      devices: await nodesOf(config, inUserNamespace),
+      links: machine.links,
+      stdio: stdio.slots,
+      giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
+      timeOffsets: offsets !== "",
+      idmapSlot,
+      receivedSlots: firstSlot + fds.length,
+    },
+    fds,
+    use,
+    offsets,
+  };
+}
+
+async function forkInit(
+  input: InitStart,
+  shim: Shim,
+  held: Held,
+): Promise<{ readonly identity: ProcessIdentity; readonly consoleFd: number | undefined }> {
+  const { config, signal } = input;
+  const { shape } = held;
+  const user = shape.user === "shared" ? null : { uid: config.uidMappings ?? [], gid: config.gidMappings ?? [] };
+  using idmaps = new IdmapNamespaces({ user }, shim, signal);
+  const gathered = await gatherInit(input, { ...held, idmaps });
+  const { fds, use, offsets } = gathered;
+  const planned = planInit(gathered.input);
   let consoleFd: number | undefined;
   const identity = await shim.create({
-    id: helperIdOf(input.id),
+    ...shimSide(input, shape, use),
     plan: planned.plan,
     cloneKinds: planned.cloneKinds,
     fds,
-    flags: (input.spec.terminal === true ? createFlag.terminal : 0) | (shape.pid === "new" ? 0 : createFlag.killRest),
-    cgroup: use.into,
-    killPaths: use.killPaths,
-    oomPath: use.oomPath,
-    logPath: "",
-    logLineBytes: 0,
     deadlineMs: parkDeadlineMs,
-    signal,
     onBarrier: async (number, pid) => {
       if (number === timeBarrier) writeFileSync(`/proc/${pid}/timens_offsets`, offsets);
     },
@@ -173,6 +193,20 @@ async function forkInit(
     },
   });
   return { identity, consoleFd };
+}
+
+/** What the helper is told of the container, started or restored. */
+export function shimSide(input: InitStart, shape: Shape, use: CgroupUse): PrepareRequest {
+  return {
+    id: helperIdOf(input.id),
+    flags: (input.spec.terminal === true ? createFlag.terminal : 0) | (shape.pid === "new" ? 0 : createFlag.killRest),
+    cgroup: use.into,
+    killPaths: use.killPaths,
+    oomPath: use.oomPath,
+    logPath: "",
+    logLineBytes: 0,
+    signal: input.signal,
+  };
 }
 
 function timeOffsetsText(offsets: Config["timeOffsets"]): string {

@@ -3,6 +3,7 @@
 export type { Code } from "../../lib/errors.ts";
 // biome-ignore lint/performance/noBarrelFile: the package's one face
 export { RuntimeError } from "../../lib/errors.ts";
+export type { CgroupsMode, CheckpointOptions, CommonOptions, RestoreOptions } from "../criu/checkpoint-options.ts";
 export type { OciCapabilities, OciIdMapping, OciRlimit, OciSeccomp } from "../oci.ts";
 export type { CgroupMetrics, InterfaceCounters } from "../runtime.ts";
 export type { CgroupConfig, Config, Device, Mount, Namespace, NamespaceType, Resources, TimeOffset } from "./config.ts";

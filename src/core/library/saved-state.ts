@@ -31,6 +31,8 @@ export interface SavedState {
     readonly boot_id: string;
     /** How the namespaces were found when the first process was made; absent before. */
     readonly shape?: Shape;
+    /** Whether the first process has a terminal. */
+    readonly terminal?: boolean;
     /** Cgroups above the container's own that were made for it, below the root of each hierarchy or of the caller's cgroup. */
     readonly made_parents: readonly string[];
   };

@@ -134,4 +134,19 @@ export const messageSchemas = {
   attach: message(34, { id: "str", flags: "u32" }),
   /** A started exec no longer belongs to the client that asked: it outlives that one, and every client hears of its end. */
   "exec-adopt": message(35, { id: "str", execId: "str" }),
+
+  /** A container whose init will be restored: its log and stdio, as in create. Answered by ok with the process's ends of stdin, stdout
+   *  and stderr (with `terminal`: none). Gone with everything in its cgroups if the client goes before `restore-adopt`. */
+  "restore-prepare": message(110, {
+    id: "str",
+    flags: "u32",
+    cgroup: "str",
+    killPaths: "strs",
+    oomPath: "str",
+    logPath: "str",
+    logLineBytes: "u32",
+  }),
+  /** This child of the shim, frozen with its cgroups, is the prepared container's init and waits for `start`, which thaws it. Answered by
+   *  created. Descriptor: the master of its terminal, if the container has one. */
+  "restore-adopt": message(111, { id: "str", pid: "u32" }),
 } as const satisfies Record<string, MessageSchema>;

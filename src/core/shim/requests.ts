@@ -32,6 +32,12 @@ export interface CreateRequest {
   readonly onExports?: (fds: readonly number[]) => void;
 }
 
+/** A container whose init will be restored: as in CreateRequest. */
+export type PrepareRequest = Pick<
+  CreateRequest,
+  "id" | "flags" | "cgroup" | "killPaths" | "oomPath" | "logPath" | "logLineBytes" | "signal"
+>;
+
 export interface ExecRequest {
   readonly id: string;
   /** Unique among the container's. */

@@ -13,6 +13,7 @@ import type {
   CreateRequest,
   ExecRequest,
   HostProgram,
+  PrepareRequest,
   RunningExec,
   RunningHostProgram,
   RunRequest,
@@ -24,7 +25,7 @@ export type ContainerRecord = RecordOfMessage<"container-state">;
 const answerMs = 10_000;
 const killSignal = 9;
 /** Requests whose answer brings descriptors for the caller. */
-const handsOver: ReadonlySet<MessageName> = new Set(["run", "create", "exec"]);
+const handsOver: ReadonlySet<MessageName> = new Set(["run", "create", "exec", "restore-prepare"]);
 
 /** A pod's shim as it answered our hello: typed requests, failures as sentences. Made by connect.ts. */
 export class Shim {
@@ -98,6 +99,31 @@ export class Shim {
       if (!refusedByShim(error)) this.#client.post("forget", { id });
       throw error;
     }
+  }
+
+  /** Log and stdio of a container that will be restored. The three ends are the caller's; none for a terminal. */
+  async restorePrepare(request: PrepareRequest): Promise<readonly number[]> {
+    const { id, flags, cgroup, killPaths, oomPath, logPath, logLineBytes, signal } = request;
+    const reply = await this.#ask("ok", {
+      name: "restore-prepare",
+      record: { id, flags, cgroup, killPaths, oomPath, logPath, logLineBytes },
+      deadlineMs: answerMs,
+      what: `container ${id}`,
+      signal,
+    });
+    return reply.fds;
+  }
+
+  /** Makes a restored, frozen child of the shim the init of a prepared container; it waits for start(), which thaws it. */
+  async restoreAdopt(id: string, pid: number, consoleFd: number | undefined): Promise<ProcessIdentity> {
+    const { record } = await this.#ask("created", {
+      name: "restore-adopt",
+      record: { id, pid },
+      fds: consoleFd === undefined ? [] : [consoleFd],
+      deadlineMs: answerMs,
+      what: `container ${id}`,
+    });
+    return { pid: record.pid, startTicks: record.startTicks };
   }
 
   /** Releases a parked init; resolves at its execve. */

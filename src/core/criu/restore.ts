@@ -1,0 +1,164 @@
+/**
+ * Restore of one container: CRIU runs as a child of the shim, in a mount namespace of its own where the container's root and everything
+ * from outside lie ready, inside those namespaces and cgroups that the container is to have. What it makes is its sibling, so the
+ * shim's child like any init, and is frozen before it runs: whoever asked looks at it first.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path/posix";
+import { type Options, RequestType } from "../../gen/criu/rpc.ts";
+import { RuntimeError } from "../../lib/errors.ts";
+import { addon } from "../../native/addon.ts";
+import type { Op, Plan } from "../plan.ts";
+import type { Shim } from "../shim/shim.ts";
+import { type RestoreOptions, timeoutOf } from "./checkpoint-options.ts";
+import { callCriu, firstInherited } from "./criu-child.ts";
+import { checkPages } from "./criu-images.ts";
+import { criuFailure } from "./criu-log.ts";
+import type { CriuProgram } from "./criu-program.ts";
+import { cgroupModes, openWork } from "./dump.ts";
+import type { CheckpointNotes, ImageDirectory } from "./image-directory.ts";
+
+export const restoreLog = "restore.log";
+const logLevel = 4;
+
+export interface RestoreInput {
+  readonly what: string;
+  readonly shim: Shim;
+  readonly program: CriuProgram;
+  readonly images: ImageDirectory;
+  readonly notes: CheckpointNotes;
+  /** Ends with the root at rootPath and the mounts from outside exposed in externalsPath, see planExternals. */
+  readonly plan: Plan;
+  readonly cloneKinds: number;
+  readonly fds: readonly number[];
+  readonly rootPath: string;
+  readonly externalsPath: string;
+  /** Slots of what becomes descriptors 0, 1 and 2. */
+  readonly stdio: readonly [number, number, number] | undefined;
+  readonly freezer: string;
+  /** The shim's own cgroup, as `freezer` is the container's: CRIU goes there before the container is frozen. */
+  readonly shimFreezer: string;
+  readonly options: RestoreOptions;
+  readonly signal: AbortSignal;
+}
+
+export interface Restored {
+  readonly pid: number;
+  /** Master of its terminal: the caller's. */
+  readonly consoleFd: number | undefined;
+}
+
+/** Exposes mounts by number in a directory of the host that exists; nobody else sees it. */
+export function planExternals(mountPoints: readonly string[], directory: string, scratchSlot: number): Plan {
+  return [
+    { op: "fsmount", out: scratchSlot, type: "tmpfs", source: "criu", options: ["mode=700"], attrs: 0 },
+    { op: "attach-host", slot: scratchSlot, path: directory },
+    ...mountPoints.map((path, index): Op => ({ op: "expose", path, directory, name: String(index) })),
+  ];
+}
+
+/** When it fails, what CRIU has made is gone or lies in the container's cgroup, which the caller kills. The result is frozen. */
+export async function restore(input: RestoreInput): Promise<Restored> {
+  const { options, what, images } = input;
+  checkPages(images.path);
+  using work = openWork(options.workDirectory);
+  let criuPid = 0;
+  let notified = 0;
+  let consoleFd: number | undefined;
+  const inherited = await inheritedStdio(input);
+  try {
+    const response = await callCriu(
+      {
+        ...input,
+        inherit: inherited.map(({ slot }) => slot),
+        deadlineMs: timeoutOf(options),
+        onPid: (pid) => {
+          criuPid = pid;
+        },
+      },
+      {
+        request: {
+          type: RequestType.RESTORE,
+          opts: {
+            ...translateOptions(options),
+            imagesDirFd: images.fd,
+            workDirFd: work.fd ?? images.fd,
+            root: input.rootPath,
+            extMnt: input.notes.externalMounts.map((mountPoint, index) => ({
+              key: mountPoint,
+              val: join(input.externalsPath, String(index)),
+            })),
+            external: [],
+            inheritFd: inherited.map(({ key }, index) => ({ key, fd: firstInherited + index })),
+          },
+        },
+        onNotify: async (step, pid, fds) => {
+          if (step === "orphan-pts-master") consoleFd ??= fds[0];
+          for (const fd of fds) if (fd !== consoleFd) addon.close(fd);
+          if (step === "post-restore") notified = pid;
+          // From here on CRIU only lets go of what it holds: it must not be frozen with it.
+          if (step === "pre-resume") freeze(input, criuPid);
+          await options.onStep?.(step, pid);
+        },
+      },
+    );
+    if (!response.success)
+      throw await criuFailure(
+        `${what} could not be restored`,
+        { path: join(work.path ?? images.path, restoreLog) },
+        response.crErrno,
+        response.crErrmsg,
+      );
+    const pid = response.restore?.pid ?? 0;
+    if (pid === 0 || pid !== notified)
+      throw new RuntimeError("internal", `${what}: CRIU restored process ${pid}, but had spoken of ${notified}`);
+    return { pid, consoleFd };
+  } catch (error) {
+    if (consoleFd !== undefined) addon.close(consoleFd);
+    throw error;
+  }
+}
+
+function freeze({ freezer, shimFreezer }: RestoreInput, criuPid: number): void {
+  writeFileSync(join(shimFreezer, "cgroup.procs"), String(criuPid));
+  try {
+    writeFileSync(join(freezer, "freezer.state"), "FROZEN", { flag: "r+" });
+  } catch {
+    writeFileSync(join(freezer, "cgroup.freeze"), "1", { flag: "r+" });
+  }
+}
+
+/** What was a path in the container is opened there again. */
+async function inheritedStdio({
+  images,
+  stdio,
+}: RestoreInput): Promise<readonly { readonly key: string; readonly slot: number }[]> {
+  if (stdio === undefined) return [];
+  const named = images.readStdio().map((key, fd) => ({ key, slot: stdio[fd] ?? stdio[0] }));
+  const outside = named.filter(({ key }) => key !== "" && !key.startsWith("/"));
+  return outside.filter(({ key }, index) => outside.findIndex((other) => other.key === key) === index);
+}
+
+function translateOptions(options: RestoreOptions): Partial<Options> {
+  return {
+    tcpEstablished: options.tcpEstablished === true,
+    tcpClose: options.tcpClose === true,
+    extUnixSk: options.externalUnixSockets === true,
+    fileLocks: options.fileLocks === true,
+    shellJob: options.shellJob === true,
+    autoDedup: options.autoDedup === true,
+    ...(options.configFile === undefined ? {} : { configFile: options.configFile }),
+    ...(options.lsmProfile === undefined ? {} : { lsmProfile: options.lsmProfile }),
+    ...(options.lsmMountContext === undefined ? {} : { lsmMountContext: options.lsmMountContext }),
+    manageCgroups: true,
+    manageCgroupsMode: cgroupModes[options.manageCgroupsMode ?? "ignore"],
+    notifyScripts: true,
+    rstSibling: true,
+    evasiveDevices: true,
+    orphanPtsMaster: true,
+    extMasters: true,
+    extSharing: true,
+    logLevel,
+    logFile: restoreLog,
+  };
+}
