@@ -68,6 +68,7 @@ int rest_needs_descriptors(const struct run *run)
 		case OP_KEYRING:
 		case OP_UMASK:
 		case OP_PARK:
+		case OP_HOOK:
 		case OP_EXEC:
 			break;
 		default:

@@ -72,6 +72,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_CPU_AFFINITY] = op_cpu_affinity,
 	[OP_PERSONALITY] = op_personality,
 	[OP_MEMORY_POLICY] = op_memory_policy,
+	[OP_HOOK] = op_hook,
 	[OP_EXEC_HOST] = op_exec_host,
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,

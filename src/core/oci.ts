@@ -224,6 +224,21 @@ export interface OciLinux {
   readonly memoryPolicy?: OciMemoryPolicy;
 }
 
+export interface OciHook {
+  readonly path: string;
+  /** With the name of the program; absent: only that. */
+  readonly args?: readonly string[];
+  /** All of its environment. */
+  readonly env?: readonly string[];
+  /** Seconds; absent: none. */
+  readonly timeout?: number;
+}
+
+/** In the order of a container's life; runtime-spec "POSIX-platform Hooks". */
+export const hookNames = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] as const;
+export type HookName = (typeof hookNames)[number];
+export type OciHooks = Readonly<Partial<Record<HookName, readonly OciHook[]>>>;
+
 export interface OciSpec {
   readonly ociVersion: string;
   readonly process: OciProcess;
@@ -232,5 +247,6 @@ export interface OciSpec {
   readonly domainname?: string;
   readonly mounts: readonly OciMount[];
   readonly annotations?: Readonly<Record<string, string>>;
+  readonly hooks?: OciHooks;
   readonly linux: OciLinux;
 }

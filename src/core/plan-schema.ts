@@ -177,6 +177,18 @@ export const opSchemas = {
   personality: op(75, { domain: "u32" }),
   /** set_mempolicy. mode: MPOL_* and MPOL_F_*; bit N of `nodes` is node N. */
   "memory-policy": op(76, { mode: "u32", nodes: "bytes" }),
+  /** Runs a program and waits for it: `name` and `index` are for messages, stdin is `before`, the child's pid as it sees it, `after`.
+   *  Before pivot its working directory is the root. timeoutMs 0: none. */
+  hook: op(77, {
+    name: "str",
+    index: "u32",
+    path: "str",
+    args: "strs",
+    env: "strs",
+    before: "str",
+    after: "str",
+    timeoutMs: "u32",
+  }),
 
   // ---- checkpoint and restore
   /** Executes a program of the host, with these slots as descriptors 3, 4, 5, ... Last operation. */

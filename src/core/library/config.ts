@@ -2,6 +2,7 @@
 import type {
   OciCapabilities,
   OciCpuAffinity,
+  OciHooks,
   OciIdMapping,
   OciIoPriority,
   OciMemoryPolicy,
@@ -116,6 +117,8 @@ export interface Config {
   readonly mountLabel?: string;
   /** Keep the caller's session keyring. */
   readonly noNewKeyring?: boolean;
+  /** Programs at moments of the container's life; they get the OCI state on stdin. */
+  readonly hooks?: OciHooks;
   readonly labels?: Readonly<Record<string, string>>;
 }
 

@@ -17,6 +17,7 @@ import type { OciProcess } from "../oci.ts";
 import type { Config } from "./config.ts";
 import { bootId, ContainerAccess } from "./container-access.ts";
 import { cgroupOf, changeCgroup, missingParents, refuseUsedCgroup, removeCgroup } from "./container-cgroup.ts";
+import { runPoststart, runPoststop } from "./container-hooks.ts";
 import { checkId } from "./container-id.ts";
 import { helperIdOf, removeContainerShim } from "./container-shim.ts";
 import { advance, type Status } from "./container-state.ts";
@@ -308,6 +309,7 @@ export class Container {
     const state = stateOrUndefined(this.#access.directory);
     if (state !== undefined) await this.#takeDown(state);
     await removeStateTree(this.#access.directory);
+    if (state !== undefined) await runPoststop(state, AbortSignal.timeout(destroyDeadlineMs));
   }
 
   /** Lets go of the container, which goes on; this object connects again when it needs to. */
@@ -419,6 +421,11 @@ export class Container {
       if (status !== "created") throw new RuntimeError("failed_precondition", `cannot start ${cannotStart[status]}`);
       const shim = await this.#access.needShim(state);
       await shim.start(helperIdOf(this.id), AbortSignal.timeout(startDeadlineMs));
+      await runPoststart(state, AbortSignal.timeout(startDeadlineMs), async () => {
+        // It may have ended by itself meanwhile.
+        await this.signal("KILL").catch(() => {});
+        await this.#access.initEnd(state);
+      });
     });
   }
 

@@ -3,6 +3,7 @@
  * joined while the host's powers last, then the user namespace, then what is new and shall belong to it. Pure.
  */
 import type { DeviceNode } from "../device/default-devices.ts";
+import { type HookState, planHooks } from "../hooks.ts";
 import type { OciMount, OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
 import { noSlot, nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
@@ -18,6 +19,8 @@ import type { Shape } from "./shape.ts";
 
 /** Number of the barrier at which the clock offsets of a new time namespace are written. */
 export const timeBarrier = 1;
+/** Number of the barrier at which hooks of the runtime's namespaces run: everything is mounted, nothing is pivoted. */
+export const hookBarrier = 2;
 
 /** Slots of stdin, stdout and stderr; noSlot is the container's own null device. */
 export interface StdioSlots {
@@ -48,6 +51,7 @@ export interface InitPlanInput {
   /** Pipes that are given to the process before the host's powers go; ids of the host. */
   readonly giveAway: readonly { readonly slot: number; readonly uid: number; readonly gid: number }[];
   readonly timeOffsets: boolean;
+  readonly hookState: HookState;
   readonly idmapSlot: (mount: OciMount) => number | undefined;
   /** Descriptors that come with the request, the shim's own three included. */
   readonly receivedSlots: number;
@@ -78,6 +82,10 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       // While the procfs at hand is the host's: nothing of it is masked yet.
       ...[...input.sysctls].map(([key, value]): Op => ({ op: "sysctl", key, value })),
       ...root.inner,
+      ...((oci.hooks?.prestart ?? oci.hooks?.createRuntime) === undefined
+        ? []
+        : [{ op: "barrier", number: hookBarrier } as const]),
+      ...planHooks("createContainer", oci.hooks, input.hookState, "creating"),
       ...root.pivot,
       planStdio(oci, input.stdio),
       ...root.seal,
@@ -89,6 +97,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       // A namespace that others live in is entered with nothing left to take over (CVE-2016-9962).
       ...(namespaces.forksLast ? [{ op: "fork" } as const] : []),
       { op: "park" },
+      ...planHooks("startContainer", oci.hooks, input.hookState, "created"),
       { op: "parent-death-signal", signal: 0 },
       { op: "exec", path: oci.process.args[0] ?? "", args: oci.process.args, env: environmentOf(oci.process.env) },
     ],

@@ -21,9 +21,11 @@ import type { Shim } from "../shim/shim.ts";
 import type { ShimLink } from "../shim-link.ts";
 import type { Config, TimeOffset } from "./config.ts";
 import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
+import { runCreationHooks } from "./container-hooks.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
-import { type InitPlanInput, planInit, timeBarrier } from "./init-plan.ts";
+import { hookBarrier, type InitPlanInput, planInit, timeBarrier } from "./init-plan.ts";
 import type { Machine } from "./machine.ts";
+import { hookStateOf } from "./oci-state.ts";
 import type { ProcessSpec } from "./process-spec.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
 import { PreparedStdio, type StdioStreams } from "./stdio.ts";
@@ -138,6 +140,7 @@ export async function gatherInit(
   const use = cgroup.cgroups.use(cgroup.path);
   const profile = oci.linux.seccomp;
   const seccomp = profile === undefined ? undefined : await machine.seccomp.compile(profile);
+  const hookState = hookStateOf(input.id, config);
   const offsets = timeOffsetsText(config.timeOffsets);
   return {
     input: {
@@ -157,6 +160,7 @@ export async function gatherInit(
       stdio: stdio.slots,
       giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
       timeOffsets: offsets !== "",
+      hookState,
       idmapSlot,
       receivedSlots: firstSlot + fds.length,
     },
@@ -186,6 +190,7 @@ async function forkInit(
     fds,
     deadlineMs: parkDeadlineMs,
     onBarrier: async (number, pid) => {
+      if (number === hookBarrier) await runCreationHooks(input.id, config, pid, signal);
       if (number === timeBarrier) writeFileSync(`/proc/${pid}/timens_offsets`, offsets);
     },
     onExports: ([fd]) => {

@@ -38,6 +38,7 @@ const config: Fields<Config> = {
   memoryPolicy: true,
   mountLabel: true,
   noNewKeyring: true,
+  hooks: true,
   labels: true,
 };
 const cgroups: Fields<CgroupConfig> = { name: true, parent: true, path: true, resources: true };

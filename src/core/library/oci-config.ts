@@ -52,6 +52,7 @@ export function fromOciSpec(spec: object, bundle: string): OciConfig {
       mounts: (full.mounts ?? []).map((mount) => mountOf(mount, bundle)),
       ...given("hostname", full.hostname || undefined),
       ...given("domainname", full.domainname || undefined),
+      ...given("hooks", full.hooks),
       labels: { ...full.annotations, bundle },
       ...linuxOf(linux),
       ...given("execCpuAffinity", process.execCPUAffinity),

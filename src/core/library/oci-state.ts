@@ -1,4 +1,6 @@
 /** A container as hooks and OCI tools see it (runtime-spec "State"). */
+import type { HookState } from "../hooks.ts";
+import type { Config } from "./config.ts";
 import type { Status } from "./container-state.ts";
 import type { SavedState } from "./saved-state.ts";
 import { ociVersion } from "./translate.ts";
@@ -14,8 +16,14 @@ export interface OciState {
   readonly annotations: Readonly<Record<string, string>>;
 }
 
+/** What of it never changes. */
+export function hookStateOf(id: string, config: Config): HookState {
+  const { bundle = "", ...annotations } = config.labels ?? {};
+  return { ociVersion, id, bundle, annotations };
+}
+
 export function ociStateOf(state: SavedState, status: Status): OciState {
-  const { bundle = "", ...annotations } = state.config.labels ?? {};
+  const { bundle, annotations } = hookStateOf(state.id, state.config);
   return {
     ociVersion,
     id: state.id,

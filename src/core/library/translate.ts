@@ -75,6 +75,7 @@ export function translateConfig(config: Config, process: OciProcess): OciSpec {
     ...(domainname === undefined ? {} : { domainname }),
     mounts: (config.mounts ?? []).map(translateMount),
     annotations: config.labels ?? {},
+    ...given("hooks", config.hooks),
     linux: {
       namespaces: (config.namespaces ?? []).map(({ type, path }) => ({
         type: ociNamespace[type],

@@ -1,6 +1,7 @@
 /** Rules that a config must keep before anything is made (libcontainer 3.1). What asks the machine comes in as `facts`. */
 import { isAbsolute, normalize } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
+import { checkHooks } from "../hooks.ts";
 import { sysctlPath } from "../namespace/sysctl-path.ts";
 import type { OciIdMapping } from "../oci.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
@@ -32,6 +33,7 @@ export function validateConfig(config: Config, facts: MachineFacts): void {
   for (const device of config.devices ?? []) checkDevice(device, "device");
   for (const rule of config.cgroups?.resources?.devices ?? []) checkDevice(rule, "device rule");
   checkCgroups(config, facts);
+  checkHooks(config.hooks);
   if (config.rootPropagation !== undefined && !/^r?(private|slave|shared|unbindable)$/.test(config.rootPropagation)) {
     throw invalid(`rootPropagation ${JSON.stringify(config.rootPropagation)} is not known`);
   }

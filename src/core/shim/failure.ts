@@ -52,8 +52,8 @@ const words: Words = {
   connect: (op) => `connect to port ${op.port} of the pod`,
 };
 
-/** The one detail that callers match by its text: exec: "x": executable file not found in $PATH. */
-const wholeSentence = 'exec: "';
+/** Details that callers match by their text: exec: "x": executable file not found in $PATH; error running createContainer hook #0: why. */
+const wholeSentence = /^(exec: "|error running )/;
 
 function quoted(path: string): string {
   return JSON.stringify(path);
@@ -104,7 +104,7 @@ export function planFailure(what: string, plan: Plan, failure: ShimFailure): Run
     detail: failure.detail,
   };
   const code = codeOfOp(op, errnoNameOf(failure.errno));
-  if (failure.detail.startsWith(wholeSentence)) return new RuntimeError(code, `${what}: ${failure.detail}`, fields);
+  if (wholeSentence.test(failure.detail)) return new RuntimeError(code, `${what}: ${failure.detail}`, fields);
   return new RuntimeError(code, `${what}: cannot ${step}: ${errnoText(failure.errno)}${more}`, fields);
 }
 
@@ -115,7 +115,7 @@ export function startFailure(what: string, failure: ShimFailure): RuntimeError {
   const target = failure.detail === "" ? "its command" : quoted(failure.detail);
   const code = badTarget.has(name) ? "invalid_argument" : exhausted.has(name) ? "resource_exhausted" : "internal";
   const fields = { errno: failure.errno, errnoName: name, op: failure.op, detail: failure.detail };
-  if (failure.detail.startsWith(wholeSentence)) return new RuntimeError(code, `${what}: ${failure.detail}`, fields);
+  if (wholeSentence.test(failure.detail)) return new RuntimeError(code, `${what}: ${failure.detail}`, fields);
   return new RuntimeError(code, `${what}: cannot execute ${target}: ${errnoText(failure.errno)}`, fields);
 }
 

@@ -57,6 +57,7 @@ export function initInput(changes: Partial<InitPlanInput> & { readonly config?: 
     stdio: { stdin: noSlot, stdout: 3, stderr: 4 },
     giveAway: [],
     timeOffsets: false,
+    hookState: { ociVersion: "1.3.0", id: "one", bundle: "", annotations: {} },
     idmapSlot: () => undefined,
     receivedSlots: 5,
     ...rest,
