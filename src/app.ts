@@ -211,6 +211,7 @@ class CaissonDaemon {
       cacheDir: config.cni.cacheDir,
       lockDir: join(config.state, "network"),
       deadlineMs: config.cni.pluginTimeoutS * 1000,
+      ipPreference: config.cni.ipPreference,
       onNotice: (sentence) => log.info({}, sentence),
     });
     this.#own("network", () => network.close());

@@ -30,6 +30,11 @@ const sections = {
       "",
     ),
     plugin_timeout_s: key(count(1, 3600), "After it a plugin's whole process group is killed.", 60),
+    ip_preference: key(
+      v.picklist(["cni", "ipv4", "ipv6"]),
+      "Which address of a pod is the first one; cni: as the plugins order them.",
+      "cni",
+    ),
   },
   registry: {
     hosts_dir: key(absolutePath, "REGISTRY/hosts.toml below it, in containerd's layout.", "/etc/caisson/hosts.d"),

@@ -11,6 +11,7 @@
  * 8. Only objects with this installation's id are touched; ROOT and STATE hold nothing else.
  * 9. Containers refer to images only through holds; these are renewed before anything may collect layers.
  */
+import { existsSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoName, messageOf } from "../lib/errors.ts";
@@ -52,7 +53,16 @@ export async function recover(app: CriApp): Promise<void> {
     app.writableLayers.request(container.id, join(writableLayersDir(app.config), container.id));
 
   app.ready = true;
+  collectAttachments(app);
   app.log.info({ sandboxes: app.sandboxes.all().length, containers: app.containers.all().length, adopted }, "recovery is done");
+}
+
+/** In the background: a plugin may take its time. A pod that is left alone has a directory and no record. */
+function collectAttachments(app: CriApp): void {
+  const isKnown = (podId: string): boolean => app.sandboxes.knows(podId) || existsSync(podDir(app.config, podId));
+  app.network.collect(isKnown, app.stopping).catch((error: unknown) => {
+    if (!app.stopping.aborted) app.log.warn({ err: messageOf(error) }, "what pods of before left in the network is not freed");
+  });
 }
 
 /** One object that cannot be recovered must not keep the others from it. */

@@ -3,7 +3,9 @@ import type { UpdateRuntimeConfigRequest, UpdateRuntimeConfigResponse } from "..
 import { RuntimeError } from "../lib/errors.ts";
 import type { Context, CriApp } from "./app-types.ts";
 
-/** Checks and remembers the node's pod CIDR; network lists come from their directory, so nothing else follows from it. */
+const key = "pod-cidr";
+
+/** Checks and remembers the node's pod CIDRs: plugins of later pods that declare the capability ipRanges get them. */
 export async function updateRuntimeConfig(
   app: CriApp,
   _ctx: Context,
@@ -13,8 +15,17 @@ export async function updateRuntimeConfig(
   if (cidrs === "") return {};
   const bad = cidrs.split(",").find((cidr) => !isCidr(cidr.trim()));
   if (bad !== undefined) throw new RuntimeError("invalid_argument", `pod CIDR ${JSON.stringify(bad)} is not an address range`);
-  app.store.collection<string>("settings").put("pod-cidr", cidrs);
+  app.store.collection<string>("settings").put(key, cidrs);
   return {};
+}
+
+/** One for each address family; empty when nobody has told them. */
+export function podCidrs(app: CriApp): readonly string[] {
+  const known = app.store.collection<string>("settings").load().get(key) ?? "";
+  return known
+    .split(",")
+    .map((cidr) => cidr.trim())
+    .filter((cidr) => cidr !== "");
 }
 
 function isCidr(text: string): boolean {

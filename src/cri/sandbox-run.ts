@@ -12,6 +12,7 @@ import { supervise } from "./pod-supervision.ts";
 import { mirrorSandbox, mirrorSandboxRegardless } from "./record-mirror.ts";
 import type { SandboxRecord } from "./records.ts";
 import { checkedHandler, checkedSandboxConfig, checkedSandboxMetadata } from "./request-checks.ts";
+import { podCidrs } from "./runtime-config-update.ts";
 import { markStopping } from "./sandbox-notready.ts";
 import { advanceNetwork, advanceSandbox } from "./sandbox-state.ts";
 import { destroyPod } from "./sandbox-teardown.ts";
@@ -66,7 +67,9 @@ async function makeSandbox(app: CriApp, wanted: Wanted, signal: AbortSignal): Pr
     let attached: Pick<SandboxRecord, "network" | "ips" | "cniResult"> = { network: "none", ips: [], cniResult: null };
     if (network !== null) {
       undo.push("pod network", (undoSignal) => app.network.detach(network, undoSignal));
-      const { ips, cniResult } = await step("pod.network-attach", () => app.network.attach(network, signal));
+      const { ips, cniResult } = await step("pod.network-attach", () =>
+        app.network.attach({ ...network, podCidrs: podCidrs(app) }, signal),
+      );
       attached = { network: advanceNetwork(started.network, "attached"), ips, cniResult };
     }
     if (Object.keys(sysctls).length > 0) await step("pod.sysctls", () => pod.applySysctls(sysctls, signal));

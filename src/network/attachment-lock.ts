@@ -11,6 +11,7 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   statSync,
   unlinkSync,
@@ -59,6 +60,18 @@ export class AttachmentLock implements Disposable, ProgramLock {
     }
   }
 
+  /** Whether no plugin works under any of the locks of this directory. */
+  static allFree(directory: string): boolean {
+    return namesIn(directory).every((name) => {
+      const fd = openSync(join(directory, name), constants.O_RDWR | constants.O_NOFOLLOW);
+      try {
+        return addon.tryLock(fd);
+      } finally {
+        closeSync(fd);
+      }
+    });
+  }
+
   heldBy(pid: number): void {
     const ticks = startTicks(pid);
     ftruncateSync(this.fd);
@@ -78,6 +91,15 @@ export class AttachmentLock implements Disposable, ProgramLock {
   [Symbol.dispose](): void {
     addon.unlock(this.fd);
     closeSync(this.fd);
+  }
+}
+
+function namesIn(directory: string): readonly string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if (errnoName(error) === "ENOENT") return [];
+    throw error;
   }
 }
 

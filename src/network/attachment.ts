@@ -32,6 +32,8 @@ export function attachmentOf(request: PodNetworkRequest): Attachment {
     ...(request.dns === null
       ? {}
       : { dns: { servers: request.dns.servers, searches: request.dns.searches, options: request.dns.options } }),
+    ...((request.podCidrs ?? []).length > 0 ? { ipRanges: (request.podCidrs ?? []).map((subnet) => [{ subnet }]) } : {}),
+    aliases: [request.name],
     ...(request.cgroupParent === "" ? {} : { cgroupPath: request.cgroupParent }),
   };
   return {

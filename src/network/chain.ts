@@ -1,5 +1,5 @@
 /** ADD, DEL and CHECK through the whole list of plugins (CNI 1.1.0, section 3). */
-import { messageOf, RuntimeError } from "../lib/errors.ts";
+import { codeOf, messageOf, RuntimeError } from "../lib/errors.ts";
 import type { ProgramLock } from "../native/host-program.ts";
 import { type Attachment, ifName, requestConfig } from "./attachment.ts";
 import { atLeast, type JsonObject, type NetworkList } from "./network-list.ts";
@@ -19,6 +19,7 @@ async function run(
   index: number,
   prevResult: JsonObject | undefined,
   signal: AbortSignal,
+  more: JsonObject = {},
 ): Promise<JsonObject | undefined> {
   const { list, attachment, binDirs, lock } = chain;
   const plugin = list.plugins[index];
@@ -27,7 +28,7 @@ async function run(
     {
       command,
       type: plugin.type,
-      config: requestConfig(list, plugin, attachment.capabilities, prevResult),
+      config: { ...requestConfig(list, plugin, attachment.capabilities, prevResult), ...more },
       containerId: attachment.containerId,
       netns: attachment.netns,
       ifName,
@@ -68,12 +69,13 @@ export async function deleteChain(chain: Chain, result: JsonObject | undefined, 
       errors.push(error);
     }
   }
+  throwAll(errors);
+}
+
+function throwAll(errors: readonly unknown[]): void {
   const [first] = errors;
   if (errors.length === 1) throw first;
-  if (errors.length > 1) {
-    const code = first instanceof RuntimeError ? first.code : "internal";
-    throw new RuntimeError(code, errors.map(messageOf).join("; "), {}, first);
-  }
+  if (errors.length > 1) throw new RuntimeError(codeOf(first), errors.map(messageOf).join("; "), {}, first);
 }
 
 /** Stops at the first plugin that finds something wrong. Nothing is done where the specification has no CHECK. */
@@ -82,10 +84,40 @@ export async function checkChain(chain: Chain, result: JsonObject, signal: Abort
   for (const index of chain.list.plugins.keys()) await run("CHECK", chain, index, result, signal);
 }
 
+/** What one network and one container have in common. */
+export interface ValidAttachment {
+  readonly containerID: string;
+  readonly ifname: string;
+}
+
+export function hasCollection({ cniVersion, disableGc }: NetworkList): boolean {
+  return atLeast(cniVersion, "1.1.0") && !disableGc;
+}
+
+/** Lets each plugin free what belongs to none of these. One plugin's failure does not keep the others from it. */
+export async function collectChain(
+  list: NetworkList,
+  binDirs: readonly string[],
+  valid: readonly ValidAttachment[],
+  deadline: () => AbortSignal,
+): Promise<void> {
+  const more = { "cni.dev/valid-attachments": valid.map((attachment) => ({ ...attachment })) };
+  const errors: unknown[] = [];
+  for (const index of list.plugins.keys()) {
+    try {
+      await run("GC", { list, attachment: nobody, binDirs, lock: null }, index, undefined, deadline(), more);
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  throwAll(errors);
+}
+
+const nobody: Attachment = { containerId: "", netns: "", args: [], capabilities: {} };
+
 /** Asks each plugin of a 1.1 list whether it could serve an ADD now; throws the first answer that says no. */
 export async function statusOfChain(list: NetworkList, binDirs: readonly string[], signal: AbortSignal): Promise<void> {
   if (!atLeast(list.cniVersion, "1.1.0")) return;
-  const attachment: Attachment = { containerId: "", netns: "", args: [], capabilities: {} };
   for (const index of list.plugins.keys())
-    await run("STATUS", { list, attachment, binDirs, lock: null }, index, undefined, signal);
+    await run("STATUS", { list, attachment: nobody, binDirs, lock: null }, index, undefined, signal);
 }

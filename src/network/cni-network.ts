@@ -1,14 +1,16 @@
 /** The pod network by CNI plugins. Different pods run side by side; calls for one pod run one after another. */
 import { mkdirSync } from "node:fs";
 import { statfs } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf, RuntimeError, wrapError } from "../lib/errors.ts";
 import { KeyedLock } from "../lib/lock.ts";
 import { attachmentOf, ifName } from "./attachment.ts";
 import { AttachmentLock } from "./attachment-lock.ts";
-import { addChain, checkChain, deleteChain, statusOfChain } from "./chain.ts";
+import { addChain, checkChain, collectChain, deleteChain, hasCollection, statusOfChain } from "./chain.ts";
 import { type IpPreference, podAddresses } from "./cni-result.ts";
 import { type LoadedNetwork, type LoadResult, loadNetwork } from "./configuration.ts";
 import { DirectoryWatch } from "./directory-watch.ts";
+import { ExclusiveGate } from "./exclusive-gate.ts";
 import { serialiseNetworkList } from "./network-list.ts";
 import type { NetworkStatus, PodNetwork, PodNetworkRequest, PodNetworkResult } from "./pod-network.ts";
 import { type CachedAttachment, ResultCache } from "./result-cache.ts";
@@ -35,6 +37,10 @@ const defaultDeadlineMs = 110_000;
 const statusAgeMs = 10_000;
 const statusDeadlineMs = 5000;
 
+/** While a plugin frees things no pod can come or go. */
+const collectDeadlineMs = 15_000;
+const collectRetryMs = 2_000;
+
 const nsfsMagic = 0x6e736673n;
 
 /** After a reboot the pin is gone or is an empty file, and plugins fail on a path that is no namespace; with none they clean up. */
@@ -54,6 +60,7 @@ function sameNetwork(a: LoadedNetwork | undefined, b: LoadedNetwork | undefined)
 class CniNetwork implements PodNetwork {
   readonly #options: PodNetworkOptions;
   readonly #locks = new KeyedLock();
+  readonly #gate = new ExclusiveGate();
   readonly #cache: ResultCache;
   readonly #watches: DirectoryWatch[];
   #network: LoadedNetwork | undefined;
@@ -124,6 +131,33 @@ class CniNetwork implements PodNetwork {
     });
   }
 
+  async collect(isKnown: (podId: string) => boolean, signal: AbortSignal): Promise<void> {
+    const unknown = (await this.#cache.all()).map(({ attachment }) => attachment.containerId).filter((id) => !isKnown(id));
+    for (const podId of new Set(unknown)) {
+      await this.#alone(podId, signal, async (lock) => {
+        this.#notice(`pod ${podId} is not known any more; it is detached from its network`);
+        for (const cached of await this.#cache.find(podId)) await this.#delete(cached, cached.attachment.netns, signal, lock);
+        lock.remove();
+      });
+    }
+    await this.#loading;
+    const list = this.#network?.list;
+    if (list === undefined || !hasCollection(list)) return;
+    const collect = async (): Promise<void> => {
+      const attached = (await this.#cache.all()).filter((cached) => cached.list.name === list.name);
+      const valid = attached.map(({ attachment }) => ({ containerID: attachment.containerId, ifname: ifName }));
+      await collectChain(list, this.#options.binDirs, valid, () =>
+        AbortSignal.any([signal, AbortSignal.timeout(collectDeadlineMs)]),
+      );
+    };
+    while (!(await this.#collectAlone(collect))) await sleep(collectRetryMs, undefined, { signal, ref: false });
+  }
+
+  /** A plugin that an earlier daemon left behind may still be working as well. */
+  async #collectAlone(collect: () => Promise<void>): Promise<boolean> {
+    return AttachmentLock.allFree(this.#options.lockDir) && (await this.#gate.tryAlone(collect));
+  }
+
   close(): void {
     this.#closed = true;
     for (const watch of this.#watches) watch.close();
@@ -133,8 +167,10 @@ class CniNetwork implements PodNetwork {
   async #alone<T>(podId: string, signal: AbortSignal, work: (lock: AttachmentLock) => Promise<T>): Promise<T> {
     return await this.#locks.run(podId, signal, async () => {
       const patienceMs = this.#options.deadlineMs ?? defaultDeadlineMs;
-      using lock = await AttachmentLock.take({ directory: this.#options.lockDir, podId, patienceMs }, signal);
-      return await work(lock);
+      return await this.#gate.pass(async () => {
+        using lock = await AttachmentLock.take({ directory: this.#options.lockDir, podId, patienceMs }, signal);
+        return await work(lock);
+      });
     });
   }
 
@@ -145,6 +181,9 @@ class CniNetwork implements PodNetwork {
     lock: AttachmentLock,
   ): Promise<PodNetworkResult> {
     const attachment = attachmentOf(request);
+    if (request.portMappings.length > 0 && list.plugins.every(({ capabilities }) => !capabilities.has("portMappings"))) {
+      this.#notice(`pod ${request.namespace}/${request.name} asks for host ports; no plugin of network ${list.name} does them`);
+    }
     const chain = { list, attachment, binDirs: this.#options.binDirs, lock };
     const cached = await this.#cache.write(list, attachment, undefined);
     try {

@@ -18,6 +18,7 @@ export interface NetworkList {
   /** The highest of the list's versions that is known here. */
   readonly cniVersion: string;
   readonly disableCheck: boolean;
+  readonly disableGc: boolean;
   readonly plugins: readonly PluginConfig[];
 }
 
@@ -41,10 +42,13 @@ const versions = {
   cniVersion: v.nullish(v.string()),
   cniVersions: v.nullish(v.array(v.string())),
 };
+const flag = v.union([v.boolean(), v.picklist(["true", "false"])]);
+const isSet = (value: v.InferOutput<typeof flag> | null | undefined): boolean => value === true || value === "true";
 const listSchema = v.looseObject({
   name: networkName,
   ...versions,
-  disableCheck: v.nullish(v.union([v.boolean(), v.picklist(["true", "false"])])),
+  disableCheck: v.nullish(flag),
+  disableGC: v.nullish(flag),
   loadOnlyInlinedPlugins: v.nullish(v.boolean()),
   plugins: v.nullish(v.array(pluginSchema)),
 });
@@ -92,7 +96,8 @@ export async function parseNetworkList(
   return {
     name: list.name,
     cniVersion: chooseVersion(list.cniVersion, list.cniVersions),
-    disableCheck: list.disableCheck === true || list.disableCheck === "true",
+    disableCheck: isSet(list.disableCheck),
+    disableGc: isSet(list.disableGC),
     plugins,
   };
 }
@@ -105,6 +110,7 @@ export function parseSinglePlugin(what: string, json: unknown): NetworkList {
     name: single.name,
     cniVersion: chooseVersion(cniVersion, cniVersions),
     disableCheck: false,
+    disableGc: false,
     plugins: [toPlugin(single)],
   };
 }
@@ -115,6 +121,7 @@ export function serialiseNetworkList(list: NetworkList): string {
     cniVersion: list.cniVersion,
     name: list.name,
     disableCheck: list.disableCheck,
+    disableGC: list.disableGc,
     loadOnlyInlinedPlugins: true,
     plugins: list.plugins.map((plugin) => plugin.raw),
   });

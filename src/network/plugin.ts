@@ -6,14 +6,14 @@ import { type Code, messageOf, RuntimeError } from "../lib/errors.ts";
 import { type ProgramLock, type ProgramResult, runHostProgram } from "../native/host-program.ts";
 import type { JsonObject } from "./network-list.ts";
 
-export type Command = "ADD" | "DEL" | "CHECK" | "STATUS";
+export type Command = "ADD" | "DEL" | "CHECK" | "STATUS" | "GC";
 
 export interface PluginCall {
   readonly command: Command;
   readonly type: string;
   readonly config: JsonObject;
   readonly containerId: string;
-  /** Empty: gone already (DEL), or not about a container (STATUS). */
+  /** Empty: gone already (DEL), or not about a container (STATUS, GC). */
   readonly netns: string;
   readonly ifName: string;
   readonly args: string;
@@ -45,13 +45,15 @@ async function findPlugin(type: string, binDirs: readonly string[]): Promise<str
   });
 }
 
+const aboutNode: ReadonlySet<Command> = new Set(["STATUS", "GC"]);
+
 /** Plugins get this and nothing of the daemon's own environment. PATH: they start iptables, nft, ip and modprobe. */
 function environment(call: PluginCall): Record<string, string> {
   return {
     PATH: process.env.PATH || "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     CNI_COMMAND: call.command,
     CNI_PATH: call.binDirs.join(":"),
-    ...(call.command === "STATUS" ? {} : { CNI_CONTAINERID: call.containerId, CNI_IFNAME: call.ifName, CNI_ARGS: call.args }),
+    ...(aboutNode.has(call.command) ? {} : { CNI_CONTAINERID: call.containerId, CNI_IFNAME: call.ifName, CNI_ARGS: call.args }),
     ...(call.netns === "" ? {} : { CNI_NETNS: call.netns }),
   };
 }

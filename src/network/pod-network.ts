@@ -22,6 +22,8 @@ export interface PodNetworkRequest {
     readonly options: readonly string[];
   } | null;
   readonly annotations: Readonly<Record<string, string>>;
+  /** Ranges that the cluster has given to this node, one for each address family; absent or empty: none. */
+  readonly podCidrs?: readonly string[];
 }
 
 export interface PodNetworkResult {
@@ -48,5 +50,10 @@ export interface PodNetwork {
   detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void>;
   /** CHECK through the whole list where the network supports it; throws what the first plugin finds wrong. */
   check(request: PodNetworkRequest, signal: AbortSignal): Promise<void>;
+  /**
+   * Detaches pods that nobody knows any more, and lets the plugins of a 1.1 network free what belongs to no attachment. Waits for a
+   * moment without ADD and DEL for the latter.
+   */
+  collect(isKnown: (podId: string) => boolean, signal: AbortSignal): Promise<void>;
   close(): void;
 }

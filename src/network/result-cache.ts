@@ -18,6 +18,8 @@ export interface CachedAttachment {
 
 interface CacheFile {
   readonly kind: "cniCacheV1";
+  /** Tells our files from those of another runtime that keeps its own in the same directory. */
+  readonly writer?: string;
   readonly containerId: string;
   readonly config: string;
   readonly ifName: string;
@@ -27,6 +29,8 @@ interface CacheFile {
   readonly capabilityArgs: JsonObject;
   readonly result?: JsonObject;
 }
+
+const writer = "caisson";
 
 export class ResultCache {
   readonly #directory: string;
@@ -41,6 +45,7 @@ export class ResultCache {
     const path = join(this.#directory, `${list.name}-${attachment.containerId}-${ifName}`);
     const content: CacheFile = {
       kind: "cniCacheV1",
+      writer,
       containerId: attachment.containerId,
       config: Buffer.from(serialiseNetworkList(list)).toString("base64"),
       ifName,
@@ -66,6 +71,16 @@ export class ResultCache {
     const found: CachedAttachment[] = [];
     for (const name of await this.#names()) {
       if (name.endsWith(`-${containerId}-${ifName}`)) found.push(await this.#read(join(this.#directory, name)));
+    }
+    return found;
+  }
+
+  /** Every attachment that we have written down; damaged files are left out. */
+  async all(): Promise<CachedAttachment[]> {
+    const found: CachedAttachment[] = [];
+    for (const name of await this.#names()) {
+      const path = join(this.#directory, name);
+      if (name.endsWith(`-${ifName}`) && (await isOurs(path))) found.push(await this.#read(path));
     }
     return found;
   }
@@ -105,5 +120,13 @@ export class ResultCache {
   async #syncDirectory(): Promise<void> {
     await using directory = await open(this.#directory, "r");
     await directory.sync();
+  }
+}
+
+async function isOurs(path: string): Promise<boolean> {
+  try {
+    return (JSON.parse(await readFile(path, "utf8")) as Partial<CacheFile>).writer === writer;
+  } catch {
+    return false;
   }
 }

@@ -54,7 +54,7 @@ beforeEach(() => {
   mkdirSync(confDir);
   node = addNamespace(`caisson-test-node-${process.pid}-${count++}`);
   ip("-n", node, "link", "set", "lo", "up");
-  for (const plugin of ["bridge", "host-local", "portmap", "bandwidth", "tuning", "loopback"]) {
+  for (const plugin of ["bridge", "host-local", "portmap", "bandwidth", "tuning", "firewall", "loopback"]) {
     script(plugin, `exec nsenter --net=/run/netns/${node} ${realPlugins}/${plugin}`);
   }
   notices = [];
@@ -114,6 +114,18 @@ async function openNetwork(options: Partial<PodNetworkOptions> = {}): Promise<Po
   open.push(network);
   return network;
 }
+
+const greeter = `
+import socket
+server = socket.create_server(("", 80))
+print("ready", flush=True)
+while True:
+    client, _ = server.accept()
+    client.sendall(b"hello")
+    client.close()
+`;
+const caller =
+  'import socket, sys; print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).makefile().read(), end="")';
 
 const podId = (digit: string): string => digit.repeat(64);
 function pod(netnsName: string, more: Partial<PodNetworkRequest> = {}): PodNetworkRequest {
@@ -184,6 +196,80 @@ describe("with the real plugins", () => {
     expect(inNode("iptables", "-t", "nat", "-S")).not.toMatch(/18080/);
   });
 
+  it("lets host ports be reached from outside, on the node's own addresses and on its loopback", async () => {
+    configure(realBridge({ type: "portmap", capabilities: { portMappings: true } }));
+    const network = await openNetwork();
+    const name = addNamespace(`caisson-test-pod-${process.pid}`);
+    const request = pod(name, { portMappings: [{ protocol: "tcp", containerPort: 80, hostPort: 18080, hostIp: "" }] });
+    await network.attach(request, never);
+    const server = spawn("ip", ["netns", "exec", name, "python3", "-c", greeter], { stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      await new Promise((resolve) => server.stdout.once("data", resolve));
+      for (const address of ["127.0.0.1", "10.93.0.1"]) expect(inNode("python3", "-c", caller, address, "18080")).toBe("hello");
+      // From another pod: through the node's address and back, as from another machine.
+      const other = addNamespace(`caisson-test-pod-${process.pid}-2`);
+      await network.attach(pod(other, { podId: podId("b") }), never);
+      expect(ip("netns", "exec", other, "python3", "-c", caller, "10.93.0.1", "18080")).toBe("hello");
+    } finally {
+      server.kill("SIGKILL");
+    }
+  });
+
+  it("runs a chain of all of them, and takes back what each has done", async () => {
+    configure(
+      realBridge(
+        { type: "tuning", sysctl: { "net.core.somaxconn": "321" }, mtu: 1400 },
+        { type: "bandwidth", capabilities: { bandwidth: true } },
+        { type: "firewall", backend: "iptables" },
+        { type: "portmap", capabilities: { portMappings: true } },
+      ),
+    );
+    const network = await openNetwork();
+    const name = addNamespace(`caisson-test-pod-${process.pid}`);
+    const request = pod(name, {
+      annotations: { "kubernetes.io/egress-bandwidth": "10M" },
+      portMappings: [{ protocol: "udp", containerPort: 53, hostPort: 15353, hostIp: "" }],
+    });
+    expect((await network.attach(request, never)).ips).toEqual(["10.93.0.2", "fd93::2"]);
+    expect(ip("netns", "exec", name, "cat", "/proc/sys/net/core/somaxconn")).toBe("321\n");
+    expect(ip("-n", name, "link", "show", "eth0")).toMatch(/mtu 1400/);
+    const state = (): string => inNode("tc", "qdisc", "show") + inNode("iptables-save") + inNode("ip6tables-save");
+    for (const trace of ["tbf", "15353", "10.93.0.2", "fd93::2"]) expect(state()).toContain(trace);
+    await network.detach(request, never);
+    expect(state()).not.toMatch(/tbf|15353|10\.93\.0\.2|fd93::2/);
+    expect([ipamFiles(), cacheFiles()]).toEqual([[], []]);
+  });
+
+  it("gives addresses of both families out of the node's ranges to a plugin that takes them", async () => {
+    const { ranges: _, ...ipam } = bridge.ipam;
+    configure(conflist([{ ...bridge, ipam: { ...ipam, dataDir: ipamDir }, capabilities: { ipRanges: true } }]));
+    const network = await openNetwork();
+    const name = addNamespace(`caisson-test-pod-${process.pid}`);
+    const request = pod(name, { podCidrs: ["10.95.3.0/24", "fd95:3::/64"] });
+    expect((await network.attach(request, never)).ips).toEqual(["10.95.3.2", "fd95:3::2"]);
+    await network.detach({ ...request, podCidrs: [] }, never);
+    expect(ipamFiles()).toEqual([]);
+    const preferring = await openNetwork({ ipPreference: "ipv6" });
+    expect((await preferring.attach(request, never)).ips[0]).toMatch(/^fd95:3::/);
+    await preferring.detach(request, never);
+  });
+
+  it("detaches pods that nobody knows any more, and no other runtime's", async () => {
+    configure(realBridge());
+    const network = await openNetwork();
+    const names = ["a", "b"].map((digit) => addNamespace(`caisson-test-pod-${process.pid}-${digit}`));
+    for (const [at, name] of names.entries()) await network.attach(pod(name, { podId: podId(at === 0 ? "a" : "b") }), never);
+    const foreign = join(cacheDir, `caisson-test-${podId("c")}-eth0`);
+    const { writer: _, ...record } = JSON.parse(readFileSync(join(cacheDir, `caisson-test-${podId("b")}-eth0`), "utf8"));
+    writeFileSync(foreign, JSON.stringify({ ...record, containerId: podId("c") }));
+    const again = await openNetwork();
+    await again.collect((id) => id === podId("a"), never);
+    expect(ipamFiles().sort()).toEqual(["10.93.0.2", "fd93::2"]);
+    expect(cacheFiles().sort()).toEqual([`caisson-test-${podId("a")}-eth0`, `caisson-test-${podId("c")}-eth0`]);
+    await again.check(pod(names[0] ?? ""), never);
+    await again.detach(pod(names[0] ?? ""), never);
+  });
+
   it("limits bandwidth by the pod's annotations", async () => {
     configure(realBridge({ type: "bandwidth", capabilities: { bandwidth: true } }));
     const network = await openNetwork();
@@ -213,7 +299,14 @@ describe("with the real plugins", () => {
   });
 
   it("checks an attachment, and says what is wrong with one that lost its address", async () => {
-    configure(realBridge());
+    // Not portmap: Debian's looks for the rules of one family in the tables of the other.
+    configure(
+      realBridge(
+        { type: "tuning", mtu: 1400 },
+        { type: "firewall", backend: "iptables" },
+        { type: "bandwidth", egressRate: 8_000_000, egressBurst: 80_000_000 },
+      ),
+    );
     const network = await openNetwork();
     const name = addNamespace(`caisson-test-pod-${process.pid}`);
     await network.attach(pod(name), never);
@@ -380,6 +473,15 @@ describe("calls of plugins", () => {
       ),
     );
     expect(env).not.toMatch(/s3cret|NODE_|VITEST/);
+  });
+
+  it("says when a pod asks for host ports that no plugin does", async () => {
+    fake("one", goodResult());
+    configure(conflist([{ type: "one" }]));
+    const network = await openNetwork();
+    const portMappings = [{ protocol: "tcp" as const, containerPort: 80, hostPort: 8080, hostIp: "" }];
+    await network.attach(pod("", { netnsPath: "/proc/self/ns/net", portMappings }), never);
+    expect(notices).toContain("pod shop/web asks for host ports; no plugin of network caisson-test does them");
   });
 
   it("refuses a pod name that would add arguments", async () => {
@@ -616,6 +718,38 @@ describe("the configuration", () => {
       execFileSync("umount", [confDir]);
     }
     await until("gone", () => !network.status().ready);
+  });
+
+  it("lets a 1.1 network's plugins free what belongs to nobody, when no pod comes or goes", async () => {
+    fake("one", `[ $CNI_COMMAND = GC ] && { echo '{"code":5,"msg":"busy"}'; exit 1; }\n${goodResult()}`);
+    fake("slow", `[ $CNI_COMMAND = ADD ] && while [ ! -e ${dir}/go ]; do sleep 0.02; done\n${goodResult()}`);
+    configure(conflist([{ type: "one" }, { type: "slow" }], { cniVersion: "1.1.0" }));
+    const network = await openNetwork();
+    const attaching = network.attach(pod("", { netnsPath: "/proc/self/ns/net" }), never);
+    await until("the second ADD", () => calls().includes("ADD slow"));
+    const collected = failure(network.collect(() => true, never));
+    await sleep(100);
+    expect(calls().some((call) => call.startsWith("GC"))).toBe(false);
+    writeFileSync(join(dir, "go"), "");
+    await attaching;
+    expect((await collected).message).toMatch(/one failed to GC: busy/);
+    expect(calls().slice(-2)).toEqual(["GC one", "GC slow"]);
+    expect(stdinOf("slow", "GC")).toMatchObject({
+      cniVersion: "1.1.0",
+      name: "caisson-test",
+      type: "slow",
+      "cni.dev/valid-attachments": [{ containerID: podId("a"), ifname: "eth0" }],
+    });
+    expect(readFileSync(join(dir, "slow.GC.env"), "utf8")).not.toMatch(/CNI_CONTAINERID|CNI_NETNS|CNI_IFNAME/);
+  });
+
+  it("keeps plugins from freeing anything when the list says so, or is of before 1.1", async () => {
+    fake("one", goodResult());
+    for (const more of [{ cniVersion: "1.1.0", disableGC: true }, { cniVersion: "1.0.0" }]) {
+      configure(conflist([{ type: "one" }], more));
+      await (await openNetwork()).collect(() => true, never);
+    }
+    expect(calls().filter((call) => call.startsWith("GC"))).toEqual([]);
   });
 
   it("asks a 1.1 network's plugins for their status", async () => {

@@ -100,6 +100,13 @@ describe("UpdateRuntimeConfig", () => {
     await updateRuntimeConfig(node.app, ctx(), { runtimeConfig: undefined });
   });
 
+  it("gives the ranges to later pods' plugins, also after a restart", async () => {
+    await update("10.1.0.0/24, fd00:1::/64");
+    await node.restart();
+    await node.pod();
+    expect(node.network.attaches.at(-1)?.podCidrs).toEqual(["10.1.0.0/24", "fd00:1::/64"]);
+  });
+
   it.each(["10.1.0.0", "10.1.0.0/33", "fd00::/129", "nonsense/8", "10.1.0.0/16,"])("refuses %s", async (podCidr) => {
     expect(await failure(update(podCidr))).toMatchObject({ code: "invalid_argument" });
   });

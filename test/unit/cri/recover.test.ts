@@ -8,6 +8,7 @@ import { containerStatus } from "../../../src/cri/container-status.ts";
 import { stopContainer } from "../../../src/cri/container-stop.ts";
 import { updateContainerResources } from "../../../src/cri/container-update.ts";
 import { execSync } from "../../../src/cri/exec-sync.ts";
+import { podDir } from "../../../src/cri/paths.ts";
 import { removePodSandbox } from "../../../src/cri/sandbox-remove.ts";
 import { runPodSandbox } from "../../../src/cri/sandbox-run.ts";
 import { podSandboxStatus } from "../../../src/cri/sandbox-status.ts";
@@ -282,6 +283,17 @@ describe("ownership", () => {
     await node.open();
     expect(node.app.sandboxes.all()).toEqual([]);
     expect(node.shim(pod).alive).toBe(true);
+  });
+
+  it("lets the network take back pods that nobody knows, and no others", async () => {
+    const id = await node.pod();
+    const [unknown, leftAlone] = ["e".repeat(64), "f".repeat(64)];
+    for (const podId of [unknown, leftAlone]) node.network.attached.add(podId);
+    mkdirSync(podDir(node.config, leftAlone), { recursive: true });
+    node.runtime.unreachable = true; // nobody can tell whether containers run in it
+    await node.restart();
+    node.runtime.unreachable = false;
+    expect([...node.network.attached].sort()).toEqual([id, leftAlone].sort());
   });
 
   it("sweeps writable layers that nobody owns, and only those", async () => {

@@ -66,6 +66,7 @@ export class FakeImages implements ImageService {
 
 export class FakeNetwork implements PodNetwork {
   readonly attached = new Set<string>();
+  readonly attaches: PodNetworkRequest[] = [];
   readonly detaches: PodNetworkRequest[] = [];
   attachError: unknown;
   detachError: unknown;
@@ -79,12 +80,16 @@ export class FakeNetwork implements PodNetwork {
     await this.gate;
     if (this.attachError !== undefined) throw this.attachError;
     this.attached.add(request.podId);
+    this.attaches.push(request);
     const interfaces = [{ name: "eth0", mac: "02:00:00:00:00:01", sandbox: request.netnsPath }];
     const ips = [
       { address: "10.1.0.2/24", interface: 0, gateway: "10.1.0.1" },
       { address: "fd00::2/64", interface: 0 },
     ];
     return { ips: ["10.1.0.2", "fd00::2"], cniResult: { cniVersion: "1.0.0", interfaces, ips } };
+  }
+  async collect(isKnown: (podId: string) => boolean): Promise<void> {
+    for (const podId of this.attached) if (!isKnown(podId)) this.attached.delete(podId);
   }
   async detach(request: PodNetworkRequest): Promise<void> {
     this.detaches.push(request);
