@@ -1,6 +1,9 @@
 /** Statistics of containers and pods as a kubelet reads them, over the real daemon. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
@@ -143,33 +146,66 @@ describe("PodSandboxStats", () => {
   });
 });
 
-describe("the statistics of many containers in one call", () => {
-  it("read each file once, and start nothing", async () => {
+/** What the daemon does meanwhile: paths that it opens, in order, and every program or process that it starts. */
+async function traced(work: () => Promise<void>): Promise<{ readonly opened: string[]; readonly started: string[] }> {
+  const directory = mkdtempSync(join(tmpdir(), "caisson-trace-"));
+  const file = join(directory, "trace");
+  const calls = "open,openat,openat2,execve,execveat,fork,vfork,clone,clone3";
+  const tracer = spawn("strace", ["-f", "-e", `trace=${calls}`, "-s", "4096", "-o", file, "-p", `${node.daemon.pid}`], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  await once(tracer.stderr, "data");
+  await work();
+  tracer.kill("SIGINT");
+  await once(tracer, "close");
+  const lines = readFileSync(file, "utf8").split("\n");
+  rmSync(directory, { recursive: true });
+  return {
+    opened: lines.flatMap((line) => /open(?:at2?)?\([^"]*"([^"]*)"/.exec(line)?.[1] ?? []),
+    started: lines.filter((line) => /(execve|fork|clone3?)\(/.test(line) && !line.includes("CLONE_THREAD")),
+  };
+}
+
+function countOf(names: readonly string[]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return counts;
+}
+
+describe("the statistics of 500 containers in one call", () => {
+  it("open each file once, start nothing, and walk through no writable layer for it", async () => {
     const pods = await Promise.all(
-      ["m1", "m2", "m3", "m4"].map(async (name) => {
-        const pod = node.podConfig(name);
+      Array.from({ length: 10 }, async (_, index) => {
+        const pod = node.podConfig(`crowd-${index}`);
         const podId = await node.runPod(pod);
-        for (const container of ["a", "b", "c", "d", "e"]) await node.run(podId, pod, node.containerConfig(container, forever));
+        for (let n = 0; n < 50; n++) await node.run(podId, pod, node.containerConfig(`c${n}`, forever));
         return podId;
       }),
     );
-    const reads = (): number =>
-      Number(/^syscr: (\d+)$/m.exec(readFileSync(`/proc/${node.daemon.pid}/io`, "utf8"))?.[1] ?? Number.NaN);
-    await node.client.runtime("ListContainerStats", {});
-    // Writable layers are measured by now.
-    await sleep(500);
-    const began = reads();
-    const { stats } = await node.client.runtime("ListContainerStats", {});
-    const cost = reads() - began;
-    expect(stats).toHaveLength(20);
+    let stats: Message[] = [];
+    const call = async (): Promise<void> => {
+      ({ stats } = await node.client.runtime("ListContainerStats", {}));
+    };
+    await call();
+    const { opened, started } = await traced(async () => {
+      await call();
+      await call();
+    });
+    expect(stats).toHaveLength(500);
     for (const item of stats) expect(number(item.memory.working_set_bytes)).toBeGreaterThan(0);
-    // Ten files each (memory.stat is long: the kernel is asked for its end too), and some reads of the daemon's own sockets.
-    expect(cost).toBeLessThan(20 * 11 + 40);
+    expect(started).toEqual([]);
+    const cgroupFiles = countOf(opened.filter((path) => path.startsWith("/sys/fs/cgroup/")));
+    expect(new Set([...cgroupFiles].map(([path]) => dirname(path).split("/").at(-1))).size).toBe(500);
+    expect(Math.max(...cgroupFiles.values()), "opens of one file in two calls").toBe(2);
+    // Measured in the background, at most every ten seconds.
+    const layers = countOf(opened.filter((path) => path.startsWith(`${node.daemon.root}/containers/`)));
+    expect(Math.max(0, ...layers.values()), "walks through one layer for two calls").toBeLessThan(2);
+
     const all = await node.client.runtime("ListPodSandboxStats", {});
-    expect(all.stats).toHaveLength(4);
-    expect(all.stats.flatMap((item: Message) => item.linux.containers)).toHaveLength(20);
+    expect(all.stats).toHaveLength(10);
+    expect(all.stats.flatMap((item: Message) => item.linux.containers)).toHaveLength(500);
     await Promise.all(pods.map((podId) => node.removePod(podId)));
-  });
+  }, 180_000);
 });
 
 async function networkReady(): Promise<void> {
