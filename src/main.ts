@@ -1,6 +1,6 @@
 /** caissond: reads flags and configuration, starts the daemon, ends it on SIGTERM. Everything else is loaded after the cache is on. */
 import { mkdirSync } from "node:fs";
-import { enableCompileCache, flushCompileCache } from "node:module";
+import { enableCompileCache } from "node:module";
 import { parseArgs } from "node:util";
 import { type Config, defaultConfigPath, describeConfig, loadConfig, logLevels, type Overrides } from "./config.ts";
 import { messageOf, RuntimeError } from "./lib/errors.ts";
@@ -70,7 +70,8 @@ else await run(configOf(flags));
 async function run(config: Config): Promise<void> {
   process.umask(0o022);
   try {
-    // Compiled code is kept below root: the default place is a directory where others may write.
+    // Compiled code is kept below root: the default place is a directory where others may write. Node writes it at the end of the
+    // process; earlier it would hold up calls for some tenths of a second.
     mkdirSync(config.root, { recursive: true, mode: 0o711 });
     enableCompileCache(`${config.root}/compile-cache`);
   } catch {
@@ -94,7 +95,6 @@ async function run(config: Config): Promise<void> {
       });
     }
     await daemon.ready;
-    flushCompileCache();
   } catch (error) {
     log.fatal({ err: error }, error instanceof RuntimeError ? error.message : "start failed");
     process.exit(1);

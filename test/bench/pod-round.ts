@@ -101,6 +101,8 @@ export async function listLatency(client: CriClient, bigImage: string): Promise<
   const call = (): Promise<number> =>
     timed(() => Promise.all([client.runtime("Status", {}), client.runtime("ListContainers", {})]));
   const idle: number[] = [];
+  // Until the code is compiled, here and there: who is asked first would pay for this client.
+  for (let i = 0; i < 1000; i++) await call();
   for (let i = 0; i < 200; i++) idle.push(await call());
   const busy: number[] = [];
   let done = false;
