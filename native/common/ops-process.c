@@ -101,6 +101,8 @@ int op_fork(struct run *run, const value *v)
 		return -errno;
 	if (!rest_needs_descriptors(run))
 		close_all_descriptors(run);
+	close_fd(&run->own_fds); /* They are this process's, not the new one's. */
+	run->own_fds = -1;
 	long pid = k_result(syscall(SYS_clone, CLONE_PARENT | CLONE_PARENT_SETTID | SIGCHLD, 0, shared, 0, 0));
 	if (pid < 0)
 		return (int)pid;

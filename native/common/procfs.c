@@ -146,16 +146,31 @@ int proc_open_link(struct run *run, const char *directory, const char *name, int
 	return (int)k_result(openat(parent, name, flags | O_CLOEXEC));
 }
 
+/* Looked at for every path that is resolved, so it is opened once. */
+int proc_own_fds(struct run *run)
+{
+	if (run->own_fds < 0) {
+		int fd = proc_open_self(run, "fd", O_PATH | O_DIRECTORY);
+		if (fd < 0)
+			return fd;
+		run->own_fds = fd;
+	}
+	return run->own_fds;
+}
+
 int proc_reopen(struct run *run, int fd, int flags)
 {
 	char name[12];
-	return proc_open_link(run, "fd", decimal(name, (uint32_t)fd), flags);
+	int parent = proc_own_fds(run);
+	if (parent < 0)
+		return parent;
+	return (int)k_result(openat(parent, decimal(name, (uint32_t)fd), flags | O_CLOEXEC));
 }
 
 int proc_fd_path(struct run *run, int fd, char *out, size_t room)
 {
 	char name[12];
-	autoclose int parent = proc_open_self(run, "fd", O_PATH | O_DIRECTORY);
+	int parent = proc_own_fds(run);
 	if (parent < 0)
 		return parent;
 	ssize_t length = readlinkat(parent, decimal(name, (uint32_t)fd), out, room - 1);

@@ -305,7 +305,7 @@ int set_owner_mode(struct run *run, int fd, uint32_t uid, uint32_t gid, mode_t m
 	int error = k_fchmod_path(fd, mode & 07777);
 	if (error != -ENOSYS)
 		return error;
-	autoclose int parent = proc_open_self(run, "fd", O_PATH | O_DIRECTORY);
+	int parent = proc_own_fds(run);
 	if (parent < 0)
 		return parent;
 	return (int)k_result(fchmodat(parent, decimal(name, (uint32_t)fd), mode & 07777, 0));

@@ -136,7 +136,7 @@ void close_all_descriptors(struct run *run)
 {
 	int keep[] = { run->env->report, run->env->release };
 	close_except(keep, 2);
-	run->root = run->proc = run->null_device = run->mask_template = run->env->image = -1;
+	run->root = run->proc = run->own_fds = run->null_device = run->mask_template = run->env->image = -1;
 	memset(run->env->slots, 0xff, sizeof run->env->slots);
 	memset(run->env->pins, 0xff, sizeof run->env->pins);
 }
@@ -222,7 +222,7 @@ _Noreturn static void fail(struct run *run, int error, const char *signature, co
 
 _Noreturn void plan_run(const struct plan *plan, struct plan_env *env)
 {
-	struct run run = { .plan = plan, .env = env, .root = -1, .proc = -1, .null_device = -1, .mask_template = -1 };
+	struct run run = { .plan = plan, .env = env, .root = -1, .proc = -1, .own_fds = -1, .null_device = -1, .mask_template = -1 };
 	value values[OP_MAX_FIELDS];
 	plan_cursor(plan, &run.cursor);
 	while (plan_next(&run.cursor)) {

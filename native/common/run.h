@@ -19,6 +19,7 @@ struct run {
 	uint32_t exported;
 	int root;           /* O_PATH of the root that paths in the root refer to; -1: not set */
 	int proc;           /* private procfs; -1: not open yet */
+	int own_fds;        /* directory of this process's descriptors in it; -1: not open yet */
 	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
 	int mask_template;  /* the empty tmpfs that masks directories; -1: none yet */
 	int death_signal;   /* lost at fork and at a change of credentials, so it is kept here */
@@ -60,7 +61,9 @@ int proc_handle(struct run *run);
 int proc_open(int proc, const char *path, int flags);
 /* Opens /proc/thread-self/PATH through the private handle. */
 int proc_open_self(struct run *run, const char *path, int flags);
-/* Opens a magic link (fd/N, ns/X) of this process. */
+/* Directory of the descriptors of this process, O_PATH: -errno or its descriptor, which stays with the run until the next fork. */
+int proc_own_fds(struct run *run);
+/* Opens a magic link (ns/X) of this process. */
 int proc_open_link(struct run *run, const char *directory, const char *name, int flags);
 /* Path of a descriptor as the kernel shows it, NUL-terminated; returns its length or -errno. */
 int proc_fd_path(struct run *run, int fd, char *out, size_t room);
