@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { RuntimeError } from "../../lib/errors.ts";
 import type { Addon, SeccompRuleSet } from "../../native/types.ts";
 import type { OciSeccomp, OciSeccompAction, OciSeccompOperator, OciSyscall } from "../oci.ts";
+import { shrinkSeccompProgram } from "./seccomp-shrink.ts";
 
 const permission = 1; // EPERM
 const noSuchCall = 38; // ENOSYS
@@ -102,12 +103,14 @@ export function seccompFlags(profile: OciSeccomp): number {
   }, 0);
 }
 
-/** Some ten KiB each. */
+/** Some three KiB each. */
 const mostPrograms = 200;
 
 /** Compiles each different profile once; the profiles of a node are few. */
 export class SeccompCompiler {
   readonly #programs = new Map<string, Promise<Buffer>>();
+  /** Profiles are kept with the specs that they are part of: every exec of a container comes with the same one. */
+  readonly #keys = new WeakMap<OciSeccomp, string>();
   readonly #addon: Pick<Addon, "seccompCompile">;
 
   constructor(addon: Pick<Addon, "seccompCompile">) {
@@ -116,10 +119,11 @@ export class SeccompCompiler {
 
   async compile(profile: OciSeccomp): Promise<SeccompFilter> {
     const flags = seccompFlags(profile);
-    const key = createHash("sha256").update(JSON.stringify(profile)).digest("base64");
+    const key = this.#keys.get(profile) ?? createHash("sha256").update(JSON.stringify(profile)).digest("base64");
+    this.#keys.set(profile, key);
     let program = this.#programs.get(key);
     if (program === undefined) {
-      program = this.#addon.seccompCompile(seccompRules(profile));
+      program = this.#addon.seccompCompile(seccompRules(profile)).then(shrinkSeccompProgram);
       if (this.#programs.size >= mostPrograms) this.#programs.delete(this.#programs.keys().next().value ?? "");
       this.#programs.set(key, program);
       // A failure is not kept: the next container asks again and gets the reason.
