@@ -6,12 +6,13 @@ import { makeStateDirectory, removeStateTree } from "../lib/state-files.ts";
 import { step } from "../lib/step.ts";
 import { addon } from "../native/addon.ts";
 import { cgroupsPathOfOci } from "./cgroup/systemd-names.ts";
-import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
+import { type ContainerPlan, createSlot, hookBarrier, planContainer } from "./container-plan.ts";
 import { deviceNodes } from "./device/default-devices.ts";
 import { applyDeviceRules } from "./device/device-cgroup.ts";
 import { deviceProperties } from "./device/device-properties.ts";
 import { findHostNode } from "./device/host-node.ts";
 import { finalSpec } from "./final-spec.ts";
+import { type HookState, hookStateOfSpec, runCreationHooks } from "./hooks.ts";
 import { IdmapNamespaces } from "./idmap-namespaces.ts";
 import type { OciMount, OciSpec } from "./oci.ts";
 import { openProcess } from "./open-process.ts";
@@ -115,7 +116,10 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
     fds,
     flags: flagsOf(spec),
     cgroup: late ? "" : use.into,
-    ...(late ? { onBarrier: (_number: number, pid: number) => admit(input, cgroupsPath, pid) } : {}),
+    onBarrier: async (number, pid) => {
+      if (number === hookBarrier) await runCreationHooks(spec.oci.hooks, hookState(input), pid, signal);
+      else await admit(input, cgroupsPath, pid);
+    },
     killPaths: use.killPaths,
     oomPath: use.oomPath,
     logPath: spec.logPath ?? "",
@@ -123,6 +127,11 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
     deadlineMs: parkDeadlineMs,
     signal,
   });
+}
+
+/** The bundle is where config.json lies by the time of the first hook. */
+function hookState({ pod, spec }: CreateInput): HookState {
+  return hookStateOfSpec(spec.id, join(pod.runDir, "containers", spec.id), spec.oci);
 }
 
 function treeSlots({ trees = [] }: ContainerSpec, first: number): (mount: OciMount) => number | undefined {
@@ -170,6 +179,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     cgroupBarrier: tools.cgroups.needsProcess(cgroupsPath),
     cgroupTasks: tools.cgroups.use(cgroupsPath).taskFiles,
     cgroupMount: cgroupMountOf(tools, spec, cgroupsPath),
+    hookState: hookState(input),
     settings: processSettings(oci.process, tools.own, pod.user !== null, seccomp),
     attachPath,
     devices,

@@ -3,6 +3,7 @@
  * (outer phase) and is handed over as descriptors; then the process joins the user namespace for good (inner phase). Pure.
  */
 import type { DeviceNode } from "./device/default-devices.ts";
+import { type HookState, hasCreationHooks, planHooks } from "./hooks.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { type PodShape, sharedNamespaces } from "./namespace/pod-shape.ts";
 import type { OciMount, OciSpec } from "./oci.ts";
@@ -20,6 +21,8 @@ import type { PidNamespace } from "./runtime.ts";
 /** Slots that come with a `create` request: stdio made by the shim, then the request's own descriptors in this order. */
 export const createSlot = { stdin: 0, stdout: 1, stderr: 2, root: 3, target: 4 } as const;
 
+/** Number of the barrier at which hooks of the runtime's namespaces run. */
+export const hookBarrier = 2;
 /** Number of the barrier at which a child is in no cgroup of its own yet. */
 export const cgroupBarrier = 0;
 
@@ -35,6 +38,7 @@ export interface ContainerPlanInput {
   readonly cgroupTasks: readonly string[];
   readonly cgroupMount: CgroupMountSource;
   readonly settings: ProcessSettings;
+  readonly hookState: HookState;
   /** Where the root is attached, in the container's mount namespace. */
   readonly attachPath: string;
   readonly devices: readonly (DeviceNode & { readonly hostPath: string })[];
@@ -104,6 +108,8 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       // After the last attach, else the container would see its place in the host's hierarchy.
       ...entering,
       ...rootfs.inner,
+      ...(hasCreationHooks(oci.hooks) ? [{ op: "barrier", number: hookBarrier } as const] : []),
+      ...planHooks("createContainer", oci.hooks, input.hookState, "creating"),
       ...rootfs.pivot,
       planStdio(input),
       ...rootfs.seal,
@@ -113,6 +119,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       ...planConfinement(oci.process, input.settings),
       ...pid.leave,
       { op: "park" },
+      ...planHooks("startContainer", oci.hooks, input.hookState, "created"),
       { op: "parent-death-signal", signal: 0 },
       { op: "exec", path: oci.process.args[0] ?? "", args: oci.process.args, env: environmentOf(oci.process.env) },
     ],

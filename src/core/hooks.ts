@@ -4,7 +4,7 @@
  */
 import { RuntimeError } from "../lib/errors.ts";
 import { runHostProgram } from "../native/host-program.ts";
-import type { HookName, OciHook, OciHooks } from "./oci.ts";
+import type { HookName, OciHook, OciHooks, OciSpec } from "./oci.ts";
 import { hookNames } from "./oci.ts";
 import type { Op } from "./plan.ts";
 
@@ -14,6 +14,28 @@ export interface HookState {
   readonly id: string;
   readonly bundle: string;
   readonly annotations: Readonly<Record<string, string>>;
+}
+
+/** Of a container whose specification lies in that directory. */
+export function hookStateOfSpec(id: string, bundle: string, { ociVersion, annotations = {} }: OciSpec): HookState {
+  return { ociVersion, id, bundle, annotations };
+}
+
+/** Whether hooks of the runtime's namespaces run before the pivot: the plan then waits for them. */
+export function hasCreationHooks(hooks: OciHooks | undefined): boolean {
+  return (hooks?.prestart?.length ?? 0) + (hooks?.createRuntime?.length ?? 0) > 0;
+}
+
+/** Namespaces and mounts are there, the root is not pivoted yet. */
+export async function runCreationHooks(
+  hooks: OciHooks | undefined,
+  state: HookState,
+  pid: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const moment = { status: "creating", pid } as const;
+  await runHooks("prestart", hooks, state, moment, signal);
+  await runHooks("createRuntime", hooks, state, moment, signal);
 }
 
 export interface HookMoment {

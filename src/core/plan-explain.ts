@@ -1,10 +1,12 @@
 /** The plan of a container as it would be made on this machine, for people: nothing is started, made or opened. */
+
 import { access } from "node:fs/promises";
 import { RuntimeError } from "../lib/errors.ts";
 import { Cgroups } from "./cgroup/cgroups.ts";
 import { type ContainerPlan, createSlot, planContainer } from "./container-plan.ts";
 import { deviceLinks, deviceNodes } from "./device/default-devices.ts";
 import { joinedKinds } from "./final-spec.ts";
+import { hookStateOfSpec } from "./hooks.ts";
 import type { PodShape } from "./namespace/pod-shape.ts";
 import type { OciMount, OciNamespace, OciSpec } from "./oci.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
@@ -75,6 +77,7 @@ async function makePlan(id: string, oci: OciSpec): Promise<ContainerPlan> {
     cgroupBarrier: cgroups.needsProcess(cgroupsPath),
     cgroupTasks: use.taskFiles,
     cgroupMount: onV2 ? (cgroupNamespace === "private" ? { kind: "fresh" } : fromHost) : { kind: "hierarchies", ...use.mounts },
+    hookState: hookStateOfSpec(id, "", oci),
     settings: processSettings(oci.process, own, pod.user !== null, filter),
     attachPath: `/run/caisson/containers/${id}/rootfs`,
     devices: deviceNodes(oci.linux.devices ?? []).map((node) => ({ ...node, hostPath: node.path })),

@@ -14,7 +14,7 @@ import { containerLogPath } from "./log-path.ts";
 import type { Holder } from "./name-reservations.ts";
 import { containerName, digestOf, newId } from "./names.ts";
 import { spareDir, upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
-import { removeBundle, writeBundle } from "./record-mirror.ts";
+import { removeBundle, writeBundle, writeBundleConfig } from "./record-mirror.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import { checkedContainerConfig, checkedContainerMetadata, checkedSandboxMetadata } from "./request-checks.ts";
 import { containerCgroup } from "./translate-cgroup.ts";
@@ -135,9 +135,10 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     await using images = new AsyncDisposableStack();
     const trees = await step("container.open-images", () => openImages(app, pod, record, translation, images, signal));
     const spec = { ...specOf(record, translation), rootfs: layers, trees };
+    undo.push("bundle", () => forgetBundle(app, record));
+    if (spec.oci.hooks !== undefined) writeBundleConfig(app, record.podId, id, spec.oci);
     const parked = await step("container.shim-create", () => pod.create(spec, rootfs, signal));
     app.specs.set(id, parked.oci);
-    undo.push("bundle", () => forgetBundle(app, record));
     const created = {
       process: parked.process,
       pidNamespace: translation.pidNamespace,

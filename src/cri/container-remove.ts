@@ -1,8 +1,10 @@
 import { rm } from "node:fs/promises";
+import { runPoststopHooks } from "../core/hooks.ts";
 import type { RemoveContainerRequest, RemoveContainerResponse } from "../gen/cri/v1/api.ts";
 import { step } from "../lib/step.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { endContainer } from "./container-end.ts";
+import { containerHooks } from "./container-hooks.ts";
 import { advanceContainer } from "./container-state.ts";
 import { writableLayerDir } from "./paths.ts";
 import { removeBundle } from "./record-mirror.ts";
@@ -37,12 +39,16 @@ export async function forgetContainer(app: CriApp, id: string, signal: AbortSign
     }
     // A parked init, which has no exit to wait for, is killed here.
     await step("container.shim-remove", () => removeFromPod(app, record, signal));
+    const hooks = await containerHooks(app, record);
     await removeTraces(app, record);
     await step("container.forget", () => {
       app.events.emitOnce("deleted", id, record.podId);
       app.containers.forget(id);
     });
     app.stops.settle(id);
+    if (hooks !== undefined) {
+      await runPoststopHooks(hooks.hooks, hooks.state, signal, ({ message }) => app.log.warn({ id }, message));
+    }
     app.log.info({ id, name: record.name }, "container removed");
   });
 }

@@ -1,8 +1,10 @@
+import { runHooks } from "../core/hooks.ts";
 import type { StartContainerRequest, StartContainerResponse } from "../gen/cri/v1/api.ts";
 import { RuntimeError, wrapError } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { recordExit } from "./container-exit.ts";
+import { containerHooks } from "./container-hooks.ts";
 import { checkTarget, readySandbox } from "./container-preconditions.ts";
 import { advanceContainer } from "./container-state.ts";
 import { visibleContainer } from "./queries.ts";
@@ -44,6 +46,19 @@ async function start(app: CriApp, id: string, signal: AbortSignal): Promise<void
   );
   app.log.info({ id, name: record.name }, "container started");
   app.events.emit("started", id, record.podId);
+  await runPoststart(app, record, signal);
+}
+
+/** A failure ends the container, whose exit is then recorded as any other (runtime-spec 1.3, "Lifecycle" 10). */
+async function runPoststart(app: CriApp, record: ContainerRecord, signal: AbortSignal): Promise<void> {
+  const hooks = await containerHooks(app, record);
+  if (hooks === undefined) return;
+  try {
+    await runHooks("poststart", hooks.hooks, hooks.state, { status: "running", pid: record.process?.pid ?? 0 }, signal);
+  } catch (error) {
+    await app.pods.get(record.podId)?.signal(record.id, 9, "all");
+    throw wrapError(`container ${record.config.metadata?.name ?? ""} could not be started`, error, { id: record.id });
+  }
 }
 
 async function failStart(app: CriApp, record: ContainerRecord, error: unknown): Promise<never> {

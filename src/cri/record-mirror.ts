@@ -37,6 +37,12 @@ export async function writeBundle(app: CriApp, record: ContainerRecord, oci: Oci
   });
 }
 
+/** For hooks, which run before there is a whole record. */
+export function writeBundleConfig(app: CriApp, podId: string, id: string, oci: OciSpec): void {
+  makeStateDirectory(bundleDir(app.config, podId, id), 0o700);
+  replaceStateFile(bundleConfigPath(app.config, podId, id), JSON.stringify(oci));
+}
+
 export async function removeBundle(app: CriApp, podId: string, id: string): Promise<void> {
   await removeStateTree(bundleDir(app.config, podId, id));
 }

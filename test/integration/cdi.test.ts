@@ -1,6 +1,6 @@
 /** CDI devices as a kubelet asks for them, from specification files to what a container can open. */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
@@ -137,10 +137,47 @@ it("names every device that it cannot give, and leaves nothing of the container"
   rmSync(join(specs, "static/broken.json"));
 });
 
-it("refuses devices that need hooks, with the reason", async () => {
-  write("static/hook.json", "test.caisson/hook", { x: { hooks: [{ hookName: "createContainer", path: "/usr/bin/some-hook" }] } });
-  const refused = await failure(node.create(podId, pod, config(["test.caisson/hook=x"])));
-  expect(refused.details).toMatch(/test\.caisson\/hook=x needs the createContainer hook \/usr\/bin\/some-hook/);
+it("runs the hooks of devices, in their namespaces, with the bundle at hand; a failing one takes the container back", async () => {
+  const names = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+  const script = (name: string) =>
+    `cat > ${area}/${name}.state; readlink /proc/self/ns/mnt > ${area}/${name}.mnt; echo ${name} >> ${area}/order`;
+  const hook = (hookName: string, text: string) => ({
+    hookName,
+    path: "/bin/sh",
+    args: ["sh", "-c", text],
+    env: ["PATH=/bin:/usr/bin"],
+  });
+  const inside = `test -e ${specs} && test -d proc/self && echo made > tmp/made-by-hook`;
+  write("static/hook.json", "test.caisson/hook", {
+    x: {
+      hooks: [
+        ...names.map((name) => hook(name, script(name))),
+        hook("createContainer", inside),
+        hook("createRuntime", `cp "$(grep -o '"bundle":"[^"]*' | cut -d '"' -f 4)/config.json" ${area}/`),
+        hook("startContainer", "echo started > /tmp/started-by-hook"),
+      ],
+    },
+    bad: { hooks: [hook("createContainer", "echo no >&2; exit 4")] },
+  });
+  const id = await node.run(podId, pod, config(["test.caisson/hook=x"]));
+  const seen = await node.exec(id, ["cat", "/tmp/made-by-hook", "/tmp/started-by-hook"]);
+  expect(seen.stdout).toBe("made\nstarted\n");
+  const { pid } = await node.info(id);
+  expect(readlinkSync(`/proc/${pid}/ns/mnt`)).toBe(readFileSync(join(area, "createContainer.mnt"), "utf8").trim());
+  expect(JSON.parse(readFileSync(join(area, "config.json"), "utf8")).root.path).toContain(id);
+  await node.client.runtime("RemoveContainer", { container_id: id });
+  expect(readFileSync(join(area, "order"), "utf8").trim().split("\n")).toEqual(names);
+  const states = names.map((name) => JSON.parse(readFileSync(join(area, `${name}.state`), "utf8")));
+  expect(states.map(({ status, pid: of }) => [status, of])).toEqual([
+    ["creating", pid],
+    ["creating", pid],
+    ["creating", 1],
+    ["running", pid],
+    ["stopped", undefined],
+  ]);
+  expect(new Set(states.map((state) => state.id))).toEqual(new Set([id]));
+  const refused = await failure(node.create(podId, pod, config(["test.caisson/hook=bad"])));
+  expect(refused.details).toMatch(/error running createContainer hook #0: no/);
 });
 
 it("refuses mounts over /proc, as for any mount", async () => {

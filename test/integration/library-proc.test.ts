@@ -119,9 +119,7 @@ describe("a file over procfs", () => {
     const link = join(place.rootfs, "data/trigger");
     symlinkSync("/proc/version", link);
     const container = await place.create(mountsWith(bind(file, "/data/trigger")));
-    await expect(container.run(shell("true"))).rejects.toThrow(
-      "/proc/version cannot be mounted because it is inside /proc",
-    );
+    await expect(container.run(shell("true"))).rejects.toThrow("/proc/version cannot be mounted because it is inside /proc");
     await container.destroy();
     unlinkSync(link);
   });

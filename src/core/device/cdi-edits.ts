@@ -1,7 +1,7 @@
 /** What CDI devices change in a container's specification. */
 import { posix } from "node:path";
 import { RuntimeError } from "../../lib/errors.ts";
-import type { OciDevice, OciDeviceRule, OciMount, OciSpec } from "../oci.ts";
+import type { HookName, OciDevice, OciDeviceRule, OciHook, OciHooks, OciMount, OciSpec } from "../oci.ts";
 import type { CdiDeviceNode, CdiEdits, CdiMount } from "./cdi-spec.ts";
 import type { DeviceIdentity } from "./host-node.ts";
 
@@ -26,16 +26,13 @@ export async function applyCdiEdits(oci: OciSpec, all: readonly NamedEdits[], id
 }
 
 function refuseUnsupported({ device, edits }: NamedEdits): void {
-  const hook = edits.hooks?.[0];
   const netDevice = edits.netDevices?.[0];
   const needs =
-    hook !== undefined
-      ? `the ${hook.hookName} hook ${hook.path}`
-      : netDevice !== undefined
-        ? `the node's network interface ${netDevice.hostInterfaceName}`
-        : edits.intelRdt
-          ? "a class of Intel RDT (intelRdt)"
-          : undefined;
+    netDevice !== undefined
+      ? `the node's network interface ${netDevice.hostInterfaceName}`
+      : edits.intelRdt
+        ? "a class of Intel RDT (intelRdt)"
+        : undefined;
   if (needs === undefined) return;
   throw new RuntimeError("unimplemented", `CDI device ${device} needs ${needs}, which containers cannot be given yet`, {
     device,
@@ -61,6 +58,7 @@ async function applyOne(oci: OciSpec, { device, edits }: NamedEdits, identify: I
   for (const gid of edits.additionalGids ?? []) if (gid !== 0) additionalGids.add(gid);
   return {
     ...oci,
+    ...withHooks(oci.hooks, edits.hooks ?? []),
     process: {
       ...process,
       env: mergeEnv(process.env, edits.env ?? []),
@@ -69,6 +67,22 @@ async function applyOne(oci: OciSpec, { device, edits }: NamedEdits, identify: I
     mounts: mounts.toSorted((a, b) => depth(a.destination) - depth(b.destination)),
     linux: { ...linux, devices, resources: { ...linux.resources, devices: rules } },
   };
+}
+
+/** Behind those that are there. */
+function withHooks(hooks: OciHooks | undefined, added: NonNullable<CdiEdits["hooks"]>): { readonly hooks?: OciHooks } {
+  if (added.length === 0) return {};
+  const merged: Partial<Record<HookName, readonly OciHook[]>> = { ...hooks };
+  for (const { hookName, path, args, env, timeout } of added) {
+    const hook: OciHook = {
+      path,
+      ...(args ? { args } : {}),
+      ...(env ? { env } : {}),
+      ...(timeout ? { timeout } : {}),
+    };
+    merged[hookName] = [...(merged[hookName] ?? []), hook];
+  }
+  return { hooks: merged };
 }
 
 /** Type and numbers that the file leaves out are those of the node's own. The owner that it leaves out is the container's user. */

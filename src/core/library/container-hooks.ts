@@ -1,16 +1,7 @@
 /** When the hooks of the runtime's namespaces run in a container's life; those inside the container are in its plan (init-plan.ts). */
 import { runHooks, runPoststopHooks } from "../hooks.ts";
-import type { Config } from "./config.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { SavedState } from "./saved-state.ts";
-
-/** Namespaces and mounts are there, the root is not pivoted yet. */
-export async function runCreationHooks(id: string, config: Config, pid: number, signal: AbortSignal): Promise<void> {
-  const moment = { status: "creating", pid } as const;
-  const state = hookStateOf(id, config);
-  await runHooks("prestart", config.hooks, state, moment, signal);
-  await runHooks("createRuntime", config.hooks, state, moment, signal);
-}
 
 /** A failure ends the container by `kill` (runtime-spec 1.3, "Lifecycle" 10). */
 export async function runPoststart(

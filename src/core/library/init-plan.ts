@@ -3,7 +3,7 @@
  * joined while the host's powers last, then the user namespace, then what is new and shall belong to it. Pure.
  */
 import type { DeviceNode } from "../device/default-devices.ts";
-import { type HookState, planHooks } from "../hooks.ts";
+import { type HookState, hasCreationHooks, planHooks } from "../hooks.ts";
 import type { OciMount, OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
 import { noSlot, nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
@@ -82,9 +82,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       // While the procfs at hand is the host's: nothing of it is masked yet.
       ...[...input.sysctls].map(([key, value]): Op => ({ op: "sysctl", key, value })),
       ...root.inner,
-      ...((oci.hooks?.prestart ?? oci.hooks?.createRuntime) === undefined
-        ? []
-        : [{ op: "barrier", number: hookBarrier } as const]),
+      ...(hasCreationHooks(oci.hooks) ? [{ op: "barrier", number: hookBarrier } as const] : []),
       ...planHooks("createContainer", oci.hooks, input.hookState, "creating"),
       ...root.pivot,
       planStdio(oci, input.stdio),

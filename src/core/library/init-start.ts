@@ -5,6 +5,7 @@ import { RuntimeError } from "../../lib/errors.ts";
 import { Undo } from "../../lib/undo.ts";
 import type { CgroupUse } from "../cgroup/cgroups.ts";
 import { findHostNode } from "../device/host-node.ts";
+import { runCreationHooks } from "../hooks.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
 import { mapText, toHostId } from "../namespace/id-map.ts";
 import { sysctlPath } from "../namespace/sysctl-path.ts";
@@ -21,7 +22,6 @@ import type { Shim } from "../shim/shim.ts";
 import type { ShimLink } from "../shim-link.ts";
 import type { Config, TimeOffset } from "./config.ts";
 import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
-import { runCreationHooks } from "./container-hooks.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
 import { hookBarrier, type InitPlanInput, planInit, timeBarrier } from "./init-plan.ts";
 import type { Machine } from "./machine.ts";
@@ -190,7 +190,7 @@ async function forkInit(
     fds,
     deadlineMs: parkDeadlineMs,
     onBarrier: async (number, pid) => {
-      if (number === hookBarrier) await runCreationHooks(input.id, config, pid, signal);
+      if (number === hookBarrier) await runCreationHooks(config.hooks, hookStateOf(input.id, config), pid, signal);
       if (number === timeBarrier) writeFileSync(`/proc/${pid}/timens_offsets`, offsets);
     },
     onExports: ([fd]) => {

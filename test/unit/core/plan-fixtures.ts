@@ -67,6 +67,7 @@ export function containerInput(changes: Partial<ContainerPlanInput> = {}): Conta
     devices: deviceNodes([]).map((node) => ({ ...node, hostPath: node.path })),
     links: deviceLinks,
     volumes: [],
+    hookState: { ociVersion: "1.3.0", id: "c1", bundle: "/b", annotations: {} },
     stdin: false,
     proc: { kind: "fresh" },
     idmapSlot: () => undefined,

@@ -283,11 +283,18 @@ describe("edits", () => {
     expect((await apply({ additionalGids: [0, 44, 100, 44] })).process.user.additionalGids).toEqual([100, 44]);
   });
 
+  it("of hooks come behind those that are there, in the order of the file", async () => {
+    const hook = (path: string, more: object = {}) => ({ hookName: "createContainer", path, ...more });
+    const edits = {
+      hooks: [hook("/a", { args: ["a", "b"], env: ["C=d"], timeout: 5 }), hook("/e"), { ...hook("/f"), hookName: "poststop" }],
+    };
+    expect((await apply(edits)).hooks).toEqual({
+      createContainer: [{ path: "/a", args: ["a", "b"], env: ["C=d"], timeout: 5 }, { path: "/e" }],
+      poststop: [{ path: "/f" }],
+    });
+  });
+
   it.each<[object, RegExp]>([
-    [
-      { hooks: [{ hookName: "createContainer", path: "/usr/bin/ldconfig-hook" }] },
-      /the createContainer hook \/usr\/bin\/ldconfig-hook/,
-    ],
     [{ netDevices: [{ hostInterfaceName: "eth9", name: "net0" }] }, /network interface eth9/],
     [{ intelRdt: { closID: "x" } }, /intelRdt/],
   ])("that no plan can carry out are refused: %j", async (containerEdits, message) => {
