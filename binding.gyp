@@ -17,6 +17,7 @@
         "native/addon/resolve.cc",
         "native/addon/seccomp-enosys.cc",
         "native/addon/seccomp.cc",
+        "native/addon/send-descriptor.cc",
         "native/addon/seqpacket.cc",
         "native/addon/spawn.cc"
       ],

@@ -35,6 +35,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::fallocate>(exports, "fallocate");
 	put<caisson::syncfs>(exports, "syncfs");
 	put<caisson::sendDatagram>(exports, "sendDatagram");
+	put<caisson::sendDescriptor>(exports, "sendDescriptor");
 	put<caisson::readFiles>(exports, "readFiles");
 	put<caisson::countDescriptors>(exports, "countDescriptors");
 	put<caisson::trimMemory>(exports, "trimMemory");

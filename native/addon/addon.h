@@ -34,6 +34,7 @@ void unlock(const Napi::CallbackInfo& info);
 void fallocate(const Napi::CallbackInfo& info);
 Napi::Value syncfs(const Napi::CallbackInfo& info);
 void sendDatagram(const Napi::CallbackInfo& info);
+void sendDescriptor(const Napi::CallbackInfo& info);
 
 Napi::Value readFiles(const Napi::CallbackInfo& info);
 Napi::Value countDescriptors(const Napi::CallbackInfo& info);

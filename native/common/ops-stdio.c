@@ -1,4 +1,4 @@
-/* Descriptors 0, 1, 2: pipes, the null device, a terminal. */
+/* Descriptors that the process gets: 0, 1, 2 are pipes, the null device or a terminal; further ones are the caller's. */
 #define _GNU_SOURCE
 #include "run.h"
 
@@ -128,4 +128,50 @@ int op_console(struct run *run, const value *v)
 	if (slave < 3)
 		steal_fd(&slave);
 	return 0;
+}
+
+/* Out of the numbers that the process's own descriptors get. */
+static int move_away(int *fd, int first_free)
+{
+	if (*fd < 3 || *fd >= first_free)
+		return 0;
+	int moved = (int)k_result(fcntl(*fd, F_DUPFD_CLOEXEC, first_free));
+	if (moved < 0)
+		return moved;
+	close(*fd);
+	*fd = moved;
+	return 0;
+}
+
+static int make_room(struct run *run, int first_free)
+{
+	struct plan_env *env = run->env;
+	int *const singles[] = { &env->report, &env->release, &env->image, &run->root, &run->proc, &run->own_fds, &run->null_device,
+		&run->mask_template };
+	int error = 0;
+	for (size_t i = 0; error == 0 && i < sizeof singles / sizeof *singles; i++)
+		error = move_away(singles[i], first_free);
+	for (size_t i = 0; error == 0 && i < PLAN_SLOTS; i++)
+		error = move_away(&env->slots[i], first_free);
+	for (size_t i = 0; error == 0 && i < PLAN_PINS; i++)
+		error = move_away(&env->pins[i], first_free);
+	return error;
+}
+
+/* Before seccomp, which may refuse all of this; the executed process gets what has no close-on-exec. */
+int op_keep(struct run *run, const value *v)
+{
+	struct wire_items items = wire_items(&v[OP_KEEP_SLOTS]);
+	unsigned count = v[OP_KEEP_SLOTS].count;
+	uint32_t slot;
+	int error = run->kept > 0 || count > PLAN_SLOTS ? -EINVAL : make_room(run, 3 + (int)count);
+	while (error == 0 && wire_next_u32(&items, &slot)) {
+		int fd = slot_fd(run, slot);
+		error = fd < 0 ? fd : (int)k_result(dup2(fd, 3 + (int)run->kept));
+		if (error >= 0) {
+			run->kept++;
+			error = 0;
+		}
+	}
+	return error;
 }

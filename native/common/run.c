@@ -76,6 +76,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_EXEC_HOST] = op_exec_host,
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,
+	[OP_KEEP] = op_keep,
 };
 
 int say(struct run *run, int error, const char *a, const char *b, const char *c)
@@ -113,10 +114,9 @@ void slot_set(struct run *run, uint32_t slot, int fd)
 	run->env->slots[slot] = fd;
 }
 
-/* Closes everything from 3 on that is not in `keep`, which is sorted in place. */
-static void close_except(int *keep, size_t count)
+/* Closes everything from `from` on that is not in `keep`, which is sorted in place. */
+static void close_except(unsigned from, int *keep, size_t count)
 {
-	unsigned from = 3;
 	for (size_t i = 1; i < count; i++)
 		for (size_t j = i; j > 0 && keep[j - 1] > keep[j]; j--) {
 			int swap = keep[j];
@@ -135,7 +135,7 @@ static void close_except(int *keep, size_t count)
 void close_all_descriptors(struct run *run)
 {
 	int keep[] = { run->env->report, run->env->release };
-	close_except(keep, 2);
+	close_except(3 + run->kept, keep, 2);
 	run->root = run->proc = run->own_fds = run->null_device = run->mask_template = run->env->image = -1;
 	memset(run->env->slots, 0xff, sizeof run->env->slots);
 	memset(run->env->pins, 0xff, sizeof run->env->pins);
@@ -154,7 +154,7 @@ void close_foreign_descriptors(struct run *run)
 	keep[count++] = run->env->report;
 	keep[count++] = run->env->release;
 	keep[count++] = run->env->image;
-	close_except(keep, count);
+	close_except(3, keep, count);
 }
 
 static void send_packet(struct run *run, const struct plan_report *report, int fd)

@@ -23,6 +23,7 @@ struct run {
 	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
 	int mask_template;  /* the empty tmpfs that masks directories; -1: none yet */
 	int death_signal;   /* lost at fork and at a change of credentials, so it is kept here */
+	unsigned kept;      /* how many descriptors from 3 on are the executed process's */
 	uint8_t in_container; /* "/" is the container's: pivoted, or its mount namespace joined */
 	uint8_t tree_is_slave; /* unmounting here cannot reach the host */
 	uint8_t pid_for_children; /* a pid namespace is joined or made which this process is not in */
@@ -43,7 +44,7 @@ int slot_fd(const struct run *run, uint32_t slot);
 /* Puts a descriptor into a slot; a former one is closed. */
 void slot_set(struct run *run, uint32_t slot, int fd);
 void slot_close(struct run *run, uint32_t slot);
-/* Keeps 0, 1, 2, report and release. */
+/* Keeps 0, 1, 2, those of `keep`, report and release. */
 void close_all_descriptors(struct run *run);
 /* Keeps the slots, pins and the image as well. */
 void close_foreign_descriptors(struct run *run);
@@ -117,7 +118,7 @@ op_function op_open_tree, op_fsmount, op_overlay, op_mount_attr, op_root_propaga
 op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op_oom_score_adj, op_no_new_privs, op_seccomp, op_user,
 	op_bounding_caps, op_caps, op_umask, op_cwd, op_keyring, op_stdio, op_console, op_park, op_exec,
 	op_connect, op_exec_host, op_hold_frozen, op_expose;
-op_function op_apparmor, op_selinux, op_scheduler, op_io_priority, op_cpu_affinity, op_personality, op_memory_policy, op_hook;
+op_function op_apparmor, op_selinux, op_scheduler, op_io_priority, op_cpu_affinity, op_personality, op_memory_policy, op_hook, op_keep;
 
 /* 1 if an op behind this one works on slots, pins, the root or the host's files. */
 int rest_needs_descriptors(const struct run *run);

@@ -1,4 +1,5 @@
 import type { Connection } from "./connection.ts";
+import type { Flags, FlagTable } from "./flags.ts";
 
 /** One verb of the `caisson` command. */
 export interface Command {
@@ -10,17 +11,34 @@ export interface Command {
   readonly details: string;
   /** Least and most number of arguments. */
   readonly arity: readonly [number, number];
-  readonly flags: Readonly<Record<string, { readonly short?: string; readonly about: string }>>;
+  readonly flags: FlagTable;
+  /** The first argument ends the flags: what follows belongs to a command of the caller's. */
+  readonly flagsFirst?: boolean;
+  /** Never asks the daemon: its client is not loaded. */
+  readonly local?: boolean;
+  /** Exit code of a failure that is this command's own; 1 when absent. */
+  readonly failure?: number;
   run(context: CommandContext): Promise<number>;
+}
+
+/** What a verb needs when it leads containers itself, without a daemon. */
+export interface ContainerPlace {
+  /** Directory of the containers' states. */
+  readonly root: string;
+  /** Whether `root` was asked for, and is not the default. */
+  readonly asked: boolean;
 }
 
 export interface CommandContext {
   readonly args: readonly string[];
-  readonly flags: ReadonlySet<string>;
+  readonly flags: Flags;
   /** Machine-readable output was asked for. */
   readonly json: boolean;
   /** Connected at first use, so that what needs no daemon works without one. */
   readonly connection: () => Connection;
   readonly socket: string;
+  readonly place: ContainerPlace;
   readonly print: (text: string) => void;
+  /** A line for people that is no result; also in the log, if there is one. */
+  readonly warn: (text: string) => void;
 }

@@ -1,20 +1,10 @@
 import { type CallOptions, type Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { NodeServiceClient } from "../gen/caisson/v1/node.ts";
 import { ImageServiceClient, RuntimeServiceClient } from "../gen/cri/v1/api.ts";
+import { CommandError } from "./command-error.ts";
 
 type Reply<Response> = (error: ServiceError | null, response: Response) => void;
 type Unary<Request, Response> = (request: Request, metadata: Metadata, options: CallOptions, reply: Reply<Response>) => unknown;
-
-/** A failure that is shown as one sentence, with its exit code. */
-export class CommandError extends Error {
-  override readonly name = "CommandError";
-  readonly exitCode: number;
-
-  constructor(message: string, exitCode = 1) {
-    super(message);
-    this.exitCode = exitCode;
-  }
-}
 
 /** The three services of a daemon's socket. */
 export class Connection {

@@ -1,5 +1,6 @@
 import type { Command } from "./command.ts";
-import { CommandError, type Connection } from "./connection.ts";
+import { CommandError } from "./command-error.ts";
+import type { Connection } from "./connection.ts";
 import { json } from "./text.ts";
 
 /** Values of `info` are JSON in text; show them as what they are. */

@@ -1,121 +1,132 @@
-/** The `caisson` command: administration of one node. */
-import { parseArgs } from "node:util";
+/** The `caisson` command: administration of one node, and containers from OCI bundles without a daemon. */
+import { resolve } from "node:path";
+import { messageOf, RuntimeError } from "../lib/errors.ts";
 import { buildVersion } from "../lib/version.ts";
-import type { Command } from "./command.ts";
-import { CommandError, Connection } from "./connection.ts";
-import { doctor } from "./doctor.ts";
-import { inspect } from "./inspect.ts";
-import { plan } from "./plan.ts";
-import { pods } from "./pods.ts";
-import { ps } from "./ps.ts";
-import { status } from "./status.ts";
-import { timeline } from "./timeline.ts";
-import { version } from "./version.ts";
+import type { Command, ContainerPlace } from "./command.ts";
+import { CommandError, misused, wrongUsage } from "./command-error.ts";
+import type { Connection } from "./connection.ts";
+import { Flags, parseFlags } from "./flags.ts";
+import { openRunLog, type RunLog } from "./run-log.ts";
+import { defaultRoot, defaultSocket, defaultTimeoutS, globalFlags, usage, usageOf } from "./usage.ts";
+import { findVerb } from "./verbs.ts";
 
-const commands: readonly Command[] = [version, status, pods, ps, inspect, timeline, plan, doctor];
-const defaultSocket = "/run/caisson/caisson.sock";
-const defaultTimeoutS = 10;
+const print = (text: string): void => void process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
 
-const globalFlags = {
-  socket: { type: "string", short: "s" },
-  timeout: { type: "string" },
-  json: { type: "boolean" },
-  help: { type: "boolean", short: "h" },
-  version: { type: "boolean", short: "V" },
-} as const;
+/** Global flags are taken before and after the verb; after it the last one counts. */
+class Globals {
+  readonly #both: readonly Flags[];
 
-const globalHelp = `  -s, --socket PATH   the daemon's socket (default: CAISSON_SOCKET, else ${defaultSocket})
-      --timeout S     how long to wait for an answer, in seconds (default: ${defaultTimeoutS})
-      --json          machine-readable output
-  -h, --help          this text, or a verb's
-  -V, --version       the version of this command`;
+  constructor(before: Flags, after: Flags) {
+    this.#both = [after, before];
+  }
 
-function usage(): string {
-  const width = Math.max(...commands.map(({ name, arguments: args }) => `${name} ${args}`.length));
-  const lines = commands.map((c) => `  ${`${c.name} ${c.arguments}`.padEnd(width)}  ${c.summary}`);
-  return `caisson: administration of a node that runs caissond\n\nUsage: caisson [FLAGS] VERB [ARGUMENTS]\n\nVerbs:\n${lines.join("\n")}\n\nFlags:\n${globalHelp}\n\nExit codes: 0 done, 1 failed, 2 the answer is bad news (status, doctor), 64 wrong usage.\n`;
-}
+  has(name: keyof typeof globalFlags): boolean {
+    return this.#both.some((flags) => flags.has(name));
+  }
 
-function usageOf(command: Command): string {
-  const flags = Object.entries(command.flags).map(([name, { short, about }]) => {
-    const left = `${short === undefined ? "    " : `-${short}, `}--${name}`;
-    return `  ${left.padEnd(18)}  ${about}`;
-  });
-  const details = command.details === "" ? "" : `\n${command.details}\n`;
-  return `Usage: caisson ${`${command.name} ${command.arguments}`.trimEnd()} [FLAGS]\n\n${command.summary}\n${details}\nFlags:\n${[...flags, globalHelp].join("\n")}\n`;
-}
-
-const wrongUsage = 64;
-const misused = (message: string): CommandError => new CommandError(`${message}; see caisson --help`, wrongUsage);
-
-function parse(argv: readonly string[], command: Command | undefined) {
-  const own = Object.entries(command?.flags ?? {}).map(([name, { short }]) => [
-    name,
-    { type: "boolean" as const, ...(short === undefined ? {} : { short }) },
-  ]);
-  const options = { ...globalFlags, ...Object.fromEntries(own) } as typeof globalFlags;
-  try {
-    return parseArgs({ args: [...argv], options, allowPositionals: true, strict: true });
-  } catch (error) {
-    throw misused(error instanceof Error ? (error.message.split(".")[0] ?? "") : String(error));
+  one(name: keyof typeof globalFlags): string | undefined {
+    return this.#both.map((flags) => flags.one(name)).find((value) => value !== undefined);
   }
 }
 
-/** The verb is the first argument that is neither a flag nor a flag's value. */
-function findCommand(argv: readonly string[]): Command | undefined {
-  const { positionals } = parseArgs({ args: [...argv], options: globalFlags, allowPositionals: true, strict: false });
-  const word = positionals[0] === "help" ? positionals[1] : positionals[0];
-  if (word === undefined) return undefined;
-  const found = commands.find(({ name }) => name === word);
-  if (found === undefined) throw misused(`there is no verb ${word}`);
-  return found;
+interface Asked {
+  readonly command: Command | undefined;
+  readonly help: boolean;
+  readonly globals: Globals;
+  readonly flags: Flags;
+  readonly args: readonly string[];
 }
 
-async function run(argv: readonly string[]): Promise<number> {
-  const print = (text: string): void => void process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
-  const command = findCommand(argv);
-  const { values, positionals } = parse(argv, command);
-  if (values.version === true) {
-    print(`caisson ${buildVersion()}`);
+async function understand(argv: readonly string[]): Promise<Asked> {
+  const { flags: before, rest } = parseFlags(argv, globalFlags, "first");
+  const none = new Flags(new Map());
+  const asksHelp = rest[0] === "help";
+  const word = asksHelp ? rest[1] : rest[0];
+  const command = word === undefined ? undefined : await findVerb(word);
+  if (word !== undefined && command === undefined) throw misused(`there is no verb ${word}`);
+  if (command === undefined || asksHelp) {
+    return { command, help: asksHelp || before.has("help"), globals: new Globals(before, none), flags: none, args: [] };
+  }
+  const table = { ...globalFlags, ...command.flags };
+  const { flags, rest: args } = parseFlags(rest.slice(1), table, command.flagsFirst === true ? "first" : "end");
+  const globals = new Globals(before, flags);
+  return { command, help: globals.has("help"), globals, flags, args };
+}
+
+function placeOf(globals: Globals): ContainerPlace {
+  const asked = globals.one("root");
+  if (asked !== undefined) {
+    const root = resolve(asked);
+    if (root === "/") throw misused("--root cannot be /");
+    return { root, asked: true };
+  }
+  const own = process.env.XDG_RUNTIME_DIR;
+  return { root: process.geteuid?.() === 0 || own === undefined ? defaultRoot : `${own}/caisson`, asked: false };
+}
+
+async function run(asked: Asked, log: RunLog): Promise<number> {
+  const { command, globals, flags, args } = asked;
+  if (globals.has("version") || globals.has("v")) {
+    print(`caisson version ${buildVersion()}\nspec: 1.3.0`);
     return 0;
   }
   if (command === undefined) {
-    print(usage());
-    return values.help === true || positionals[0] === "help" ? 0 : wrongUsage;
+    print(await usage());
+    return asked.help ? 0 : wrongUsage;
   }
-  if (values.help === true || positionals[0] === "help") {
+  if (asked.help) {
     print(usageOf(command));
     return 0;
   }
-  const args = positionals.slice(1);
   const [least, most] = command.arity;
-  if (args.length < least || args.length > most)
+  if (args.length < least || args.length > most) {
     throw misused(`caisson ${command.name} ${command.arguments}: got ${args.length} arguments`);
-  const timeoutS = values.timeout === undefined ? defaultTimeoutS : Number(values.timeout);
+  }
+  if (globals.has("systemd-cgroup")) throw new CommandError("--systemd-cgroup: cgroups made by systemd are not implemented yet");
+  const timeoutS = Number(globals.one("timeout") ?? defaultTimeoutS);
   if (!(timeoutS > 0)) throw misused("--timeout must be a number above 0");
-  const socket = values.socket ?? process.env.CAISSON_SOCKET ?? defaultSocket;
+  const socket = globals.one("socket") ?? process.env.CAISSON_SOCKET ?? defaultSocket;
+  const client = command.local === true ? undefined : await import("./connection.ts");
   let connection: Connection | undefined;
   try {
     return await command.run({
       args,
-      flags: new Set(Object.entries(values).flatMap(([name, value]) => ((value as unknown) === true ? [name] : []))),
-      json: values.json === true,
+      flags,
+      json: globals.has("json"),
       connection: () => {
-        connection ??= new Connection(socket.replace(/^unix:(\/\/)?/, ""), timeoutS * 1000);
+        if (client === undefined) throw new Error(`${command.name} is a verb without a daemon`);
+        connection ??= new client.Connection(socket.replace(/^unix:(\/\/)?/, ""), timeoutS * 1000);
         return connection;
       },
       socket,
+      place: placeOf(globals),
       print,
+      warn: (text) => log.write("warning", text),
     });
   } finally {
     connection?.close();
   }
 }
 
+/** What is worded is shown; anything else is a fault of ours, and shown as one unless a caller waits for a reason in its log. */
+function failed(error: unknown, asked: Asked | undefined, log: RunLog | undefined): void {
+  const worded = error instanceof CommandError || error instanceof RuntimeError;
+  if (!worded && log === undefined) throw error;
+  const text = worded
+    ? messageOf(error)
+    : `unexpected: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+  if (log === undefined) process.stderr.write(`caisson: ${text}\n`);
+  else log.write("error", text);
+  const own = error instanceof CommandError && error.exitCode !== 1 ? error.exitCode : undefined;
+  process.exitCode = own ?? asked?.command?.failure ?? 1;
+}
+
+let asked: Asked | undefined;
+let log: RunLog | undefined;
 try {
-  process.exitCode = await run(process.argv.slice(2));
+  asked = await understand(process.argv.slice(2));
+  log = openRunLog(asked.globals.one("log"), asked.globals.one("log-format") ?? "text", asked.globals.has("debug"));
+  process.exitCode = await run(asked, log);
 } catch (error) {
-  if (!(error instanceof CommandError)) throw error;
-  process.stderr.write(`caisson: ${error.message}\n`);
-  process.exitCode = error.exitCode;
+  failed(error, asked, log);
 }

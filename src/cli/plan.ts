@@ -5,7 +5,7 @@ import { explainPlan } from "../core/plan-explain.ts";
 import { planText } from "../core/plan-text.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Command } from "./command.ts";
-import { CommandError } from "./connection.ts";
+import { CommandError } from "./command-error.ts";
 import { inspectObject } from "./inspect.ts";
 import { json } from "./text.ts";
 

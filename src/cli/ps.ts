@@ -1,5 +1,6 @@
 import { ContainerState } from "../gen/cri/v1/api.ts";
 import type { Command } from "./command.ts";
+import { containerProcesses } from "./container/container-ps.ts";
 import { ago, json, shortId, table } from "./text.ts";
 
 const words: Readonly<Record<number, string>> = {
@@ -11,12 +12,19 @@ const words: Readonly<Record<number, string>> = {
 
 export const ps: Command = {
   name: "ps",
-  arguments: "",
-  summary: "list running containers, newest first",
-  details: "",
-  arity: [0, 0],
-  flags: { all: { short: "a", about: "containers in every state" }, quiet: { short: "q", about: "only the ids" } },
-  async run({ connection, flags, json: asJson, print }) {
+  arguments: "[ID [PS-ARGUMENT...]]",
+  summary: "list running containers of the daemon, newest first; with ID, the processes of a container below --root",
+  details: "PS-ARGUMENTs go to the host's ps, -ef when there are none. With ID no daemon is needed.",
+  arity: [0, Number.POSITIVE_INFINITY],
+  flags: {
+    all: { short: "a", about: "containers in every state" },
+    quiet: { short: "q", about: "only the ids" },
+    format: { short: "f", value: "FORMAT", about: "of processes: table, or json for pids alone" },
+  },
+  flagsFirst: true,
+  async run(context) {
+    const { connection, flags, json: asJson, print, args } = context;
+    if (args.length > 0) return await containerProcesses(context);
     const c = connection();
     const state = flags.has("all") ? undefined : { state: ContainerState.CONTAINER_RUNNING };
     const filter = { id: "", state, podSandboxId: "", labelSelector: {} };

@@ -198,4 +198,6 @@ export const opSchemas = {
   "hold-frozen": op(111, { paths: "strs", deadlineMs: "u32", number: "u32" }),
   /** Attaches a copy of the mount at a path in the root to `name`, which is made, in a directory of the host. Missing: skipped. */
   expose: op(112, { path: "str", directory: "str", name: "str" }),
+  /** Puts slots at descriptors 3, 4 and so on, which the executed process gets besides stdio. No later operation may use a slot. */
+  keep: op(100, { slots: "u32s" }),
 } as const satisfies Record<string, OpSchema>;

@@ -141,6 +141,7 @@ export const addon: Addon = {
   countDescriptors: (pids) => callAsync("", (native) => native.countDescriptors(pids)),
   trimMemory: () => load().trimMemory(),
   sendDatagram: (path, data) => call(path, (native) => native.sendDatagram(path, data)),
+  sendDescriptor: (dirFd, name, data, fd) => call(name, (native) => native.sendDescriptor(dirFd, name, data, fd)),
   seccompCompile: (rules) => callAsync("", (native) => native.seccompCompile(withEnosys(rules))),
   seccompSyscallNumber: (name) => call(name, (native) => native.seccompSyscallNumber(name)),
   attachDeviceProgram: (cgroupFd, instructions) =>

@@ -157,6 +157,8 @@ export interface Addon {
   trimMemory(): void;
   /** One datagram to an AF_UNIX socket (sd_notify); a leading "@" is the abstract namespace. */
   sendDatagram(path: string, data: Uint8Array): void;
+  /** Connects to the stream socket that is dirFd's entry `name`, sends `data` with the descriptor in one message, and hangs up. */
+  sendDescriptor(dirFd: number, name: string, data: string, fd: number): void;
   /** Compiles in a worker thread with libseccomp (binary-tree optimised); resolves to struct sock_filter[]. */
   seccompCompile(rules: SeccompRuleSet): Promise<Buffer>;
   /** Number of that system call on this machine, -1 when unknown. */

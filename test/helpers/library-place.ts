@@ -19,6 +19,7 @@ import { allowedDevices, type Config, Container, Process, type ProcessSpec } fro
 
 const applets =
   "sh echo id ls cat sleep true false ip mount mkdir stat ps hostname env kill touch dd head tail grep tty stty test mknod rm ln readlink sysctl wc date";
+const alone = process.env.CAISSON_SHARED_MACHINE === undefined;
 const hardened = ["noexec", "nosuid", "nodev"];
 
 export class LibraryPlace implements AsyncDisposable {
@@ -84,7 +85,8 @@ export class LibraryPlace implements AsyncDisposable {
     return [
       ...lines.filter((line) => line.includes(this.top)),
       ...this.cgroups(),
-      ...globSync("/sys/fs/cgroup/*/caisson-library"),
+      // Of all containers of the machine.
+      ...(alone ? globSync("/sys/fs/cgroup/*/caisson-library") : []),
       ...(existsSync(this.stateDir) ? globSync(`${this.stateDir}/*`) : []),
     ];
   }

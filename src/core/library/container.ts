@@ -9,11 +9,13 @@ import { isDeepStrictEqual } from "node:util";
 import { codeOf, errnoName, RuntimeError, wrapError } from "../../lib/errors.ts";
 import { removeStateTree } from "../../lib/state-files.ts";
 import { openFlag } from "../../native/constants.ts";
+import { attachToContainer, type ContainerInputs } from "../container-attach.ts";
 import { type CheckpointOptions, type RestoreOptions, timeoutOf } from "../criu/checkpoint-options.ts";
 import { findCriu } from "../criu/criu-program.ts";
 import { dump } from "../criu/dump.ts";
 import { HostRootfs } from "../host-rootfs.ts";
 import type { OciProcess } from "../oci.ts";
+import type { AttachedStreams, AttachRequest } from "../runtime.ts";
 import type { Config } from "./config.ts";
 import { bootId, ContainerAccess } from "./container-access.ts";
 import { cgroupOf, changeCgroup, missingParents, refuseUsedCgroup, removeCgroup } from "./container-cgroup.ts";
@@ -32,6 +34,7 @@ import { machineFacts } from "./machine-facts.ts";
 import { type PressureLevel, watchMemoryPressure } from "./memory-pressure.ts";
 import { type OciState, ociStateOf } from "./oci-state.ts";
 import type { Process, ProcessExit } from "./process.ts";
+import type { ConsoleSize } from "./process-spec.ts";
 import { outsideKinds } from "./restore-plan.ts";
 import { refuseUnsupportedShape, startRestored } from "./restore-start.ts";
 import { readState, type SavedState, writeState } from "./saved-state.ts";
@@ -54,6 +57,7 @@ export interface OomEvent {
 export class Container {
   readonly id: string;
   readonly #access: ContainerAccess;
+  readonly #inputs: ContainerInputs = new Map();
 
   private constructor(access: ContainerAccess) {
     this.id = access.id;
@@ -162,6 +166,27 @@ export class Container {
     } finally {
       clearInterval(alive);
     }
+  }
+
+  /**
+   * Joins the first process's stdio, where it was started as attachable; output is what is written from now on.
+   * @throws RuntimeError failed_precondition `container not running`.
+   */
+  async attach(request: Omit<AttachRequest, "stdinOnce">, signal: AbortSignal): Promise<AttachedStreams> {
+    const state = this.state();
+    const { attachable } = state.caisson;
+    if ((await this.#access.status(state)) === "stopped") throw notRunning();
+    if (attachable === undefined)
+      throw new RuntimeError("failed_precondition", `container ${this.id} was not started as attachable: its stdio is elsewhere`);
+    const shim = await this.#access.needShim(state);
+    const asked = { ...request, stdinOnce: attachable.stdinOnce === true };
+    return await attachToContainer(shim, this.#inputs, helperIdOf(this.id), asked, signal);
+  }
+
+  /** Of the first process's terminal, where it was started as attachable. */
+  async resize({ rows, cols }: ConsoleSize): Promise<void> {
+    const shim = await this.#access.needShim(this.state());
+    await shim.resize(helperIdOf(this.id), "", rows, cols);
   }
 
   /** Pids of all processes in its cgroup and below, as this process sees them. */
@@ -314,6 +339,8 @@ export class Container {
 
   /** Lets go of the container, which goes on; this object connects again when it needs to. */
   [Symbol.dispose](): void {
+    for (const input of this.#inputs.values()) input[Symbol.dispose]();
+    this.#inputs.clear();
     this.#access.release()?.disconnect();
   }
 
@@ -383,6 +410,7 @@ export class Container {
         shape: started.shape,
         terminal: process.spec.terminal === true,
         made_parents: madeParents,
+        ...attachableOf(process),
       },
     });
     process.started({ ...started, ended: this.#access.initEnded, signal: async (signal) => await this.signal(signal) });
@@ -442,6 +470,10 @@ const cannotStart: Readonly<Record<Exclude<Status, "created">, string>> = {
   running: "an already running container",
   paused: "a container in the paused state",
 };
+
+function attachableOf({ spec }: Process): Pick<SavedState["caisson"], "attachable"> {
+  return spec.attachable === undefined ? {} : { attachable: spec.attachable };
+}
 
 function isContainer(directory: string): boolean {
   return stateOrUndefined(directory) !== undefined;

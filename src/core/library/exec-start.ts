@@ -1,5 +1,6 @@
 /** Starts a further process in a running container. */
 import { randomUUID } from "node:crypto";
+import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import type { OciProcess } from "../oci.ts";
 import { openProcess } from "../open-process.ts";
@@ -9,6 +10,7 @@ import type { ProcessIdentity } from "../runtime.ts";
 import { readStartTicks } from "../shim/process-handle.ts";
 import type { Shim } from "../shim/shim.ts";
 import type { Config } from "./config.ts";
+import { sendConsole } from "./console-socket.ts";
 import type { ContainerCgroup } from "./container-cgroup.ts";
 import { helperIdOf } from "./container-shim.ts";
 import { notRunning } from "./errors.ts";
@@ -37,6 +39,8 @@ export interface ExecStart {
 
 export async function startExec(input: ExecStart): Promise<RunningProcess> {
   const { machine, config, shape, shim, spec, process, signal } = input;
+  if (spec.attachable !== undefined)
+    throw new RuntimeError("invalid_argument", "only a container's first process can be attached to: give this one pipes");
   using init = openProcess(input.init);
   using stdio = new PreparedStdio(spec, 0, hasNullDevice(config));
   const inUserNamespace = shape.user !== "shared";
@@ -55,6 +59,7 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
       config.seccomp === undefined ? undefined : await machine.seccomp.compile(config.seccomp),
     ),
     stdio: stdio.slots,
+    keep: stdio.keep,
     init: stdio.fds.length,
     giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
   });
@@ -64,10 +69,17 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
   const identity = { pid: running.pid, startTicks: readStartTicks(running.pid) ?? 0n };
   // From here on it is the container's: it lives on when this process ends.
   await shim.execAdopt(helperIdOf(input.id), execId);
+  const { consoleSocket } = spec;
+  try {
+    if (consoleSocket !== undefined) sendConsole(consoleSocket, running.fds[0]);
+  } catch (error) {
+    shim.execKill(helperIdOf(input.id), execId, sigkill);
+    throw error;
+  }
   return {
     identity,
     streams: stdio.connect(),
-    consoleFd: running.fds[0],
+    consoleFd: consoleSocket === undefined ? running.fds[0] : undefined,
     ended: running.ended.then(exitOf, () => unknownExit),
     signal: async (asked) =>
       await signalProcess(identity, signalNumber(asked), () => shim.execKill(helperIdOf(input.id), execId, sigkill)),

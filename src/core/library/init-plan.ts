@@ -48,6 +48,10 @@ export interface InitPlanInput {
   readonly devices: readonly (DeviceNode & { readonly hostPath: string })[];
   readonly links: readonly { readonly path: string; readonly target: string }[];
   readonly stdio: StdioSlots;
+  /** The terminal's other end stays with the helper. */
+  readonly keepsConsole: boolean;
+  /** Slots that become descriptors 3, 4 and so on. */
+  readonly keep: readonly number[];
   /** Pipes that are given to the process before the host's powers go; ids of the host. */
   readonly giveAway: readonly { readonly slot: number; readonly uid: number; readonly gid: number }[];
   readonly timeOffsets: boolean;
@@ -85,12 +89,13 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       ...(hasCreationHooks(oci.hooks) ? [{ op: "barrier", number: hookBarrier } as const] : []),
       ...planHooks("createContainer", oci.hooks, input.hookState, "creating"),
       ...root.pivot,
-      planStdio(oci, input.stdio),
+      planStdio(oci, input.stdio, input.keepsConsole),
       ...root.seal,
       ...(oci.hostname === undefined ? [] : [{ op: "hostname", name: oci.hostname } as const]),
       ...(oci.domainname === undefined ? [] : [{ op: "domainname", name: oci.domainname } as const]),
       ...planLabels(oci.process),
       ...(input.keyring ? [{ op: "keyring", name: `_ses.${input.id}` } as const] : []),
+      ...planKeep(input.keep),
       ...planConfinement(oci.process, settings),
       // A namespace that others live in is entered with nothing left to take over (CVE-2016-9962).
       ...(namespaces.forksLast ? [{ op: "fork" } as const] : []),
@@ -205,8 +210,13 @@ function planHandOver({ giveAway, settings }: InitPlanInput): readonly Op[] {
   ];
 }
 
-export function planStdio({ process }: Pick<OciSpec, "process">, stdio: StdioSlots): Op {
+/** In front of seccomp, which may know none of the calls that it takes. */
+export function planKeep(slots: readonly number[]): readonly Op[] {
+  return slots.length === 0 ? [] : [{ op: "keep", slots }];
+}
+
+export function planStdio({ process }: Pick<OciSpec, "process">, stdio: StdioSlots, keepsConsole: boolean): Op {
   if (process.terminal !== true) return { op: "stdio", ...stdio };
   const { height = 0, width = 0 } = process.consoleSize ?? {};
-  return { op: "console", rows: height, cols: width, bindConsole: 1, export: 1 };
+  return { op: "console", rows: height, cols: width, bindConsole: 1, export: keepsConsole ? 0 : 1 };
 }

@@ -21,6 +21,7 @@ import type { PrepareRequest } from "../shim/requests.ts";
 import type { Shim } from "../shim/shim.ts";
 import type { ShimLink } from "../shim-link.ts";
 import type { Config, TimeOffset } from "./config.ts";
+import { sendConsole } from "./console-socket.ts";
 import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
 import { hookBarrier, type InitPlanInput, planInit, timeBarrier } from "./init-plan.ts";
@@ -34,7 +35,7 @@ import { mountWords } from "./validate.ts";
 
 const parkDeadlineMs = 120_000;
 const runDeadlineMs = 30_000;
-/** Slots 0 to 2 are the helper's own stdio, which is not used. */
+/** Slots 0 to 2 are the helper's own stdio, which only processes use that are attached to. */
 export const firstSlot = 3;
 
 export interface InitStart {
@@ -74,8 +75,11 @@ export async function startInit(input: InitStart): Promise<StartedInit> {
   await pinUserNamespace(shim, config, joined.fds.get("user"), shape, signal);
   using stdio = new PreparedStdio(input.spec, firstSlot, hasNullDevice(config));
   const forked = await forkInit(input, shim, { shape, joined, stdio });
+  const { consoleSocket } = input.spec;
+  if (consoleSocket !== undefined) sendConsole(consoleSocket, forked.consoleFd);
+  const consoleFd = consoleSocket === undefined ? forked.consoleFd : undefined;
   undo.commit();
-  return { link, shape, identity: forked.identity, streams: stdio.connect(), consoleFd: forked.consoleFd };
+  return { link, shape, identity: forked.identity, streams: stdio.connect(), consoleFd };
 }
 
 /** Whether a null device will be at /dev/null for sure. */
@@ -158,6 +162,8 @@ export async function gatherInit(
       devices: await nodesOf(config, inUserNamespace),
       links: machine.links,
       stdio: stdio.slots,
+      keepsConsole: input.spec.attachable !== undefined,
+      keep: stdio.keep,
       giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
       timeOffsets: offsets !== "",
       hookState,
@@ -204,7 +210,7 @@ async function forkInit(
 export function shimSide(input: InitStart, shape: Shape, use: CgroupUse): PrepareRequest {
   return {
     id: helperIdOf(input.id),
-    flags: (input.spec.terminal === true ? createFlag.terminal : 0) | (shape.pid === "new" ? 0 : createFlag.killRest),
+    flags: stdioFlags(input.spec) | (shape.pid === "new" ? 0 : createFlag.killRest),
     cgroup: use.into,
     killPaths: use.killPaths,
     oomPath: use.oomPath,
@@ -212,6 +218,14 @@ export function shimSide(input: InitStart, shape: Shape, use: CgroupUse): Prepar
     logLineBytes: 0,
     signal: input.signal,
   };
+}
+
+function stdioFlags({ terminal, attachable }: ProcessSpec): number {
+  return (
+    (terminal === true ? createFlag.terminal : 0) |
+    (attachable?.stdin === true ? createFlag.stdin : 0) |
+    (attachable?.stdinOnce === true ? createFlag.stdinOnce : 0)
+  );
 }
 
 function timeOffsetsText(offsets: Config["timeOffsets"]): string {

@@ -17,6 +17,14 @@ export type User = string | { readonly uid: number; readonly gid: number; readon
 export type Input = "null" | "pipe" | number | Readable;
 export type Output = "null" | "pipe" | number | Writable;
 
+/** What can be attached to. Output that nobody has attached to is lost; the process never waits for a reader. */
+export interface Attachable {
+  /** Whether there is an input. It stays open until the process ends. Absent: a terminal has one, anything else the null device. */
+  readonly stdin?: boolean;
+  /** The input ends with the first client's. */
+  readonly stdinOnce?: boolean;
+}
+
 export interface ProcessSpec {
   readonly args: readonly string[];
   /** "NAME=value"; of two the later one counts. PATH is where args[0] is looked for. */
@@ -31,6 +39,12 @@ export interface ProcessSpec {
   /** A pseudo-terminal of the container as stdio; its other end is `Process.console`. */
   readonly terminal?: boolean;
   readonly consoleSize?: ConsoleSize;
+  /** Path of a stream socket that is sent the terminal's other end, which this process then does not keep. */
+  readonly consoleSocket?: string;
+  /** Descriptors of this process that the container's one gets copies of, as 3, 4 and so on. */
+  readonly extraFiles?: readonly number[];
+  /** The helper keeps the other ends of stdio, or of the terminal, for whoever attaches. Not with stdin, stdout and stderr; first process only. */
+  readonly attachable?: Attachable;
   readonly capabilities?: OciCapabilities;
   readonly rlimits?: readonly OciRlimit[];
   readonly noNewPrivileges?: boolean;

@@ -10,6 +10,7 @@ import { externalMounts, parseMountTable } from "../criu/external-mounts.ts";
 import { ImageDirectory } from "../criu/image-directory.ts";
 import { restore } from "../criu/restore.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
+import { sendConsole } from "./console-socket.ts";
 import { makeCgroup, removeCgroup } from "./container-cgroup.ts";
 import { removeContainerShim, shimCgroupOf, startContainerShim } from "./container-shim.ts";
 import { firstSlot, gatherInit, type InitStart, type StartedInit, shimSide } from "./init-start.ts";
@@ -38,6 +39,8 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
   const notes = images.readNotes();
   if (notes.terminal !== (input.spec.terminal === true))
     throw new RuntimeError("invalid_argument", `the process of the checkpoint has ${notes.terminal ? "a" : "no"} terminal`);
+  if (input.spec.attachable !== undefined || input.spec.extraFiles !== undefined)
+    throw new RuntimeError("unimplemented", "a restored process cannot be attached to, nor get further descriptors");
   await using undo = new Undo(({ failed, error }) => {
     process.emitWarning(`container ${input.id} could not be restored and leaves its ${failed}: ${String(error)}`);
   });
@@ -88,8 +91,11 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
   const identity = await shim.restoreAdopt(prepared.id, restored.pid, undefined);
   rmSync(externalsPath, { recursive: true });
   checkMounts(identity.pid, config.maskPaths ?? [], notes.externalMounts);
+  const { consoleSocket } = input.spec;
+  if (consoleSocket !== undefined) sendConsole(consoleSocket, restored.consoleFd);
+  const consoleFd = consoleSocket === undefined ? restored.consoleFd : undefined;
   undo.commit();
-  return { link, shape: shapeNow(shape, identity.pid), identity, streams: stdio.connect(), consoleFd: restored.consoleFd };
+  return { link, shape: shapeNow(shape, identity.pid), identity, streams: stdio.connect(), consoleFd };
 }
 
 /** CRIU gives a time namespace to what had none, so that its clocks go on where they were. */

@@ -5,6 +5,7 @@ import { errnoName, RuntimeError } from "../../lib/errors.ts";
 import { replaceStateFile } from "../../lib/state-files.ts";
 import type { Config } from "./config.ts";
 import { doesNotExist } from "./errors.ts";
+import type { Attachable } from "./process-spec.ts";
 import type { Shape } from "./shape.ts";
 
 export interface SavedState {
@@ -33,6 +34,8 @@ export interface SavedState {
     readonly shape?: Shape;
     /** Whether the first process has a terminal. */
     readonly terminal?: boolean;
+    /** What the helper keeps of the first process's stdio; absent: nothing. */
+    readonly attachable?: Attachable;
     /** Cgroups above the container's own that were made for it, below the root of each hierarchy or of the caller's cgroup. */
     readonly made_parents: readonly string[];
   };

@@ -6,7 +6,7 @@ import type { OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
 import { planAffinity, planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "../process/process-plan.ts";
-import { planStdio, type StdioSlots } from "./init-plan.ts";
+import { planKeep, planStdio, type StdioSlots } from "./init-plan.ts";
 import { kindsToJoin, type Shape } from "./shape.ts";
 
 export interface SetnsPlanInput {
@@ -18,6 +18,8 @@ export interface SetnsPlanInput {
   readonly cgroupTasks: readonly string[];
   readonly settings: ProcessSettings;
   readonly stdio: StdioSlots;
+  /** Slots that become descriptors 3, 4 and so on. */
+  readonly keep: readonly number[];
   /** Slot of the pidfd of the container's first process. */
   readonly init: number;
   readonly giveAway: readonly { readonly slot: number; readonly uid: number; readonly gid: number }[];
@@ -27,7 +29,7 @@ export function planSetns(input: SetnsPlanInput): Plan {
   const { oci, shape, settings } = input;
   const { process } = oci;
   const forks = shape.pid !== "shared";
-  const console = planStdio(oci, input.stdio);
+  const console = planStdio(oci, input.stdio, false);
   const affinity = planAffinity(process.execCPUAffinity);
   return [
     { op: "clean-start" },
@@ -42,6 +44,7 @@ export function planSetns(input: SetnsPlanInput): Plan {
     console.op === "console" ? { ...console, bindConsole: 0 } : console,
     ...planLabels(process),
     ...(input.keyring ? [{ op: "keyring", name: `_ses.${input.containerId}` } as const] : []),
+    ...planKeep(input.keep),
     ...planConfinement(process, settings),
     ...(forks ? [{ op: "fork" } as const] : []),
     { op: "exec", path: process.args[0] ?? "", args: process.args, env: environmentOf(process.env) },

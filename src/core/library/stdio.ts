@@ -7,7 +7,7 @@ import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import { noSlot } from "../plan-schema.ts";
 import type { StdioSlots } from "./init-plan.ts";
-import type { Input, Output, ProcessSpec } from "./process-spec.ts";
+import type { Attachable, Input, Output, ProcessSpec } from "./process-spec.ts";
 
 /** How long output of a process that has ended is still copied while others hold its pipes. */
 const drainMs = 2000;
@@ -29,6 +29,8 @@ export class PreparedStdio implements Disposable {
   /** Slots of pipes that are ours to give to the process's user. */
   readonly pipes: number[] = [];
   readonly slots: StdioSlots;
+  /** Slots of the further descriptors. */
+  readonly keep: readonly number[];
   readonly #owned: number[] = [];
   readonly #ours: { stdin: number | undefined; stdout: number | undefined; stderr: number | undefined } = {
     stdin: undefined,
@@ -45,12 +47,14 @@ export class PreparedStdio implements Disposable {
     this.#firstSlot = firstSlot;
     this.#hasNull = hasNull;
     try {
-      if (spec.terminal === true) {
-        refuseStdioOfTerminal(spec);
-        this.slots = { stdin: noSlot, stdout: noSlot, stderr: noSlot };
+      if (spec.terminal === true || spec.attachable !== undefined) {
+        refuseOwnStdio(spec);
+        this.slots = spec.terminal === true ? noStdio : helpersSlots(spec.attachable, hasNull);
+        if (spec.terminal !== true) this.pipes.push(...Object.values(this.slots).filter((slot) => slot !== noSlot));
       } else {
         this.slots = { stdin: this.#prepare("stdin"), stdout: this.#prepare("stdout"), stderr: this.#prepare("stderr") };
       }
+      this.keep = checkedExtraFiles(spec).map((fd) => this.#slotFor(fd));
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
@@ -118,11 +122,25 @@ export class PreparedStdio implements Disposable {
   }
 }
 
-function refuseStdioOfTerminal({ stdin, stdout, stderr }: ProcessSpec): void {
+const noStdio: StdioSlots = { stdin: noSlot, stdout: noSlot, stderr: noSlot };
+const mostExtraFiles = 32;
+
+/** Slots 0 to 2 of a first process are the helper's own pipes. */
+function helpersSlots({ stdin }: Attachable = {}, hasNull: boolean): StdioSlots {
+  return { stdin: stdin === true || !hasNull ? 0 : noSlot, stdout: 1, stderr: 2 };
+}
+
+function refuseOwnStdio({ terminal, stdin, stdout, stderr }: ProcessSpec): void {
   if ([stdin, stdout, stderr].every((one) => one === undefined)) return;
+  const why = terminal === true ? "a process with a terminal" : "a process that is attached to";
+  throw new RuntimeError("invalid_argument", `${why} has no stdin, stdout and stderr of its own`);
+}
+
+function checkedExtraFiles({ extraFiles = [] }: ProcessSpec): readonly number[] {
+  if (extraFiles.length <= mostExtraFiles) return extraFiles;
   throw new RuntimeError(
     "invalid_argument",
-    "a process with a terminal has no stdin, stdout and stderr of its own: use its console",
+    `${extraFiles.length} descriptors are too many to pass on: at most ${mostExtraFiles}`,
   );
 }
 

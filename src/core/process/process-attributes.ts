@@ -48,6 +48,11 @@ const memoryModes: ReadonlyMap<string, number> = new Map([
   ["MPOL_PREFERRED_MANY", 5],
   ["MPOL_WEIGHTED_INTERLEAVE", 6],
 ]);
+/** Words of memoryPolicy. */
+export function memoryPolicyWords() {
+  return { modes: [...memoryModes.keys()], flags: [...memoryFlags.keys()] };
+}
+
 const memoryFlags: ReadonlyMap<string, number> = new Map([
   ["MPOL_F_NUMA_BALANCING", 1 << 13],
   ["MPOL_F_RELATIVE_NODES", 1 << 14],

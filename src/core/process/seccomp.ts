@@ -44,6 +44,17 @@ const filterFlags: ReadonlyMap<string, number> = new Map([
   ["SECCOMP_FILTER_FLAG_SPEC_ALLOW", 4],
   ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 32],
 ]);
+/** What profiles may say. `listens`: whether there is somebody who takes notifications. */
+export function seccompWords(listens: boolean) {
+  return {
+    actions: Object.keys(actions).filter((name) => listens || name !== "SCMP_ACT_NOTIFY"),
+    operators: Object.keys(operators),
+    archs: [...architectures.keys()],
+    knownFlags: [...filterFlags.keys()],
+    supportedFlags: [...filterFlags.keys()],
+  };
+}
+
 const specAllow = 4;
 const permissive: ReadonlySet<OciSeccompAction> = new Set(["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"]);
 

@@ -135,6 +135,20 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
   };
 }
 
+/** Every word that is known here and not left to the filesystem. */
+export function mountOptionWords(): readonly string[] {
+  const attrs = [...setAttrs.keys(), ...clearAttrs.keys(), ...atimeModes.keys()];
+  const special = ["bind", "rbind", "idmap", "ridmap", "tmpcopyup"];
+  return [
+    ...special,
+    ...attrs,
+    ...attrs.map((word) => `r${word}`),
+    ...propagationWords.keys(),
+    ...superblockFlags,
+    ...ignored,
+  ].toSorted();
+}
+
 /** Whether an attribute is asked for at all. */
 export function changesAttrs(change: AttrChange): boolean {
   return change.set !== 0 || change.clear !== 0;

@@ -55,6 +55,8 @@ export function initInput(changes: Partial<InitPlanInput> & { readonly config?: 
     devices: [],
     links: [],
     stdio: { stdin: noSlot, stdout: 3, stderr: 4 },
+    keepsConsole: false,
+    keep: [],
     giveAway: [],
     timeOffsets: false,
     hookState: { ociVersion: "1.3.0", id: "one", bundle: "", annotations: {} },

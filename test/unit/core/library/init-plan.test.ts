@@ -128,6 +128,7 @@ describe("plan of a further process", () => {
     cgroupTasks: ["/t"],
     settings,
     init: 3,
+    keep: [],
     giveAway: [],
   };
   const { oci: base } = initInput();
@@ -181,6 +182,23 @@ describe("plan of a further process", () => {
     mask[0] = 2;
     mask[8] = 1;
     expect(all(found, "cpu-affinity")[1]?.mask).toEqual(mask);
+  });
+
+  it("puts further descriptors in place before seccomp can refuse that", () => {
+    const seccomp = { flags: 0, program: Buffer.alloc(8) };
+    for (const plan of [
+      planSetns({ ...input, settings: { ...settings, seccomp }, keep: [5, 6], oci: oci(), stdio }),
+      planInit(initInput({ settings: { ...settings, seccomp }, keep: [5, 6] })).plan,
+    ]) {
+      inOrder(plan, { op: "stdio" }, { op: "keep" }, { op: "seccomp" }, { op: "exec" });
+      expect(all(plan, "keep")).toEqual([{ op: "keep", slots: [5, 6] }]);
+    }
+  });
+
+  it("leaves the terminal of a first process with the helper where it is to be attached to", () => {
+    const terminal = oci({ terminal: true });
+    const exported = [false, true].map((keepsConsole) => planInit(initInput({ oci: terminal, keepsConsole })).plan);
+    expect(exported.map((plan) => all(plan, "console")[0]?.export)).toEqual([1, 0]);
   });
 
   it("does not fork where the PID namespace is the caller's", () => {

@@ -1,0 +1,67 @@
+/** What create and run have in common: a container and its first process, from a bundle. */
+import { Container, type ProcessSpec } from "../../core/library/public.ts";
+import type { CommandContext } from "../command.ts";
+import { CommandError } from "../command-error.ts";
+import type { Flags, FlagTable } from "../flags.ts";
+import { readBundle } from "./bundle.ts";
+import { givenId } from "./loaded.ts";
+import { descriptorsToPass } from "./passed-descriptors.ts";
+
+export const initFlags = {
+  bundle: { short: "b", value: "DIR", about: "the bundle (default: the working directory)" },
+  "console-socket": {
+    value: "PATH",
+    about: "who is sent the terminal's master, when the process has a terminal and nobody stays with it",
+  },
+  "pid-file": { value: "FILE", about: "where the first process's pid is written" },
+  "preserve-fds": { value: "N", about: "pass N further descriptors, from 3 on, after those of LISTEN_FDS" },
+  "no-new-keyring": { about: "keep the caller's session keyring" },
+  "no-pivot": { about: "refused: roots are always changed with pivot_root" },
+  "pidfd-socket": { value: "PATH", about: "refused: not there yet" },
+} as const satisfies FlagTable;
+
+export interface Bundled {
+  readonly container: Container;
+  /** Of config.json, without stdio. */
+  readonly process: ProcessSpec;
+}
+
+/** Makes the container; nothing of it runs. `detached`: nobody stays who could serve a terminal. */
+export async function createFromBundle(context: CommandContext, detached: boolean): Promise<Bundled> {
+  const { flags, args, place } = context;
+  const id = givenId(args);
+  refuseFlags(flags);
+  const { config, process } = readBundle(flags.one("bundle") ?? ".");
+  const consoleSocket = consoleSocketFor(flags, process.terminal === true, detached);
+  const passed = descriptorsToPass(flags.integer("preserve-fds") ?? 0);
+  const spec: ProcessSpec = {
+    ...process,
+    env: [...(process.env ?? []), ...passed.env],
+    extraFiles: passed.fds,
+    ...(consoleSocket === undefined ? {} : { consoleSocket }),
+  };
+  const keyring = flags.has("no-new-keyring") ? { noNewKeyring: true } : {};
+  return { container: await Container.create(place.root, id, { ...config, ...keyring }), process: spec };
+}
+
+/** With a terminal, stdio is that; else the caller's own descriptors, which need nobody to stay. */
+export function ownStdio({ terminal }: ProcessSpec): Pick<ProcessSpec, "stdin" | "stdout" | "stderr"> {
+  return terminal === true ? {} : { stdin: 0, stdout: 1, stderr: 2 };
+}
+
+export function consoleSocketFor(flags: Flags, terminal: boolean, detached: boolean): string | undefined {
+  const socket = flags.one("console-socket");
+  if (terminal && detached && socket === undefined) {
+    throw new CommandError("cannot allocate tty if runtime will detach without setting console socket");
+  }
+  if (socket !== undefined && !(terminal && detached)) {
+    throw new CommandError("cannot use console socket if runtime will not detach or allocate tty");
+  }
+  return socket;
+}
+
+function refuseFlags(flags: Flags): void {
+  if (flags.has("no-pivot"))
+    throw new CommandError("--no-pivot is not implemented: put the bundle on a file system that can be pivoted to");
+  if (flags.one("pidfd-socket") !== undefined) throw new CommandError("--pidfd-socket is not implemented yet");
+}

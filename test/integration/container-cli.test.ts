@@ -1,0 +1,342 @@
+/** `caisson run`, `create`, `exec` and the rest on real containers from bundles, as callers of OCI runtimes use them. */
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Container } from "../../src/core/library/public.ts";
+import { ContainerCli, command, ended } from "../helpers/container-cli.ts";
+import { until } from "../helpers/library-place.ts";
+
+let cli: ContainerCli;
+beforeAll(() => {
+  cli = new ContainerCli();
+});
+afterAll(async () => {
+  await cli[Symbol.asyncDispose]();
+});
+
+const terminal = join(import.meta.dirname, "../fixtures/terminal.py");
+const sh = (script: string): string[] => ["sh", "-c", script];
+
+async function running(script = "sleep 1000"): Promise<{ readonly id: string; readonly bundle: string }> {
+  const made = cli.bundle(sh(script));
+  expect(await cli.run("run", "-d", "-b", made.bundle, made.id)).toMatchObject({ code: 0, err: "" });
+  return made;
+}
+
+describe("run", () => {
+  it("ends as the process ends, with its output, and leaves nothing", async () => {
+    const { id, bundle } = cli.bundle(sh("echo out; hostname; echo err >&2; exit 7"));
+    expect(await cli.run("run", "--bundle", bundle, id)).toEqual({ code: 7, out: "out\ncli\n", err: "err\n" });
+    expect(cli.place.leftovers()).toEqual([]);
+  });
+
+  it("ends with 128 and the signal when that killed the process", async () => {
+    const { id, bundle } = cli.bundle(sh("kill -9 $$; sleep 5"), (spec) => {
+      spec.linux.namespaces = spec.linux.namespaces.filter(({ type }) => type !== "pid");
+    });
+    expect((await cli.run("run", "-b", bundle, id)).code).toBe(137);
+  });
+
+  it("passes stdin and signals on, and keeps the container when asked", async () => {
+    const { id, bundle } = cli.bundle(
+      sh("read line; echo got $line; trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"),
+    );
+    const child = cli.start(["run", "--keep", "-b", bundle, id], ["pipe", "pipe", "pipe"]);
+    const result = ended(child);
+    let out = "";
+    child.stdout?.on("data", (chunk: Buffer) => {
+      out += chunk.toString();
+      if (out.includes("ready")) child.kill("SIGTERM");
+    });
+    child.stdin?.write("a line\n");
+    expect(await result).toMatchObject({ code: 9, out: "got a line\nready\n" });
+    expect(await cli.state(id)).toMatchObject({ status: "stopped", pid: 0 });
+    expect((await cli.run("delete", id)).code).toBe(0);
+    expect(cli.place.leftovers()).toEqual([]);
+  });
+
+  it("gives the process a terminal of the caller's size, and follows its changes", async () => {
+    const { id, bundle } = cli.bundle(sh("tty; stty size; read x; stty size; exit 3"), (spec) => {
+      spec.process.terminal = true;
+    });
+    const child = spawn("python3", [terminal, "run", command, "--root", cli.root, "run", "-b", bundle, id], { cwd: "/" });
+    const result = ended(child);
+    let out = "";
+    let resized = false;
+    child.stdout.on("data", async (chunk: Buffer) => {
+      out += chunk.toString();
+      if (!out.includes("33 101") || resized) return;
+      resized = true;
+      child.stdin.write(`${JSON.stringify({ resize: [20, 70] })}\n`);
+      const { init_process_pid: pid } = (await Container.load(cli.root, id)).state();
+      // The size of the container's own terminal, from outside.
+      await until(() => sizeOf(pid) === "20 70");
+      child.stdin.write(`${JSON.stringify({ write: "go\n" })}\n`);
+    });
+    expect((await result).code).toBe(3);
+    // The caller's terminal makes lines of its own of them.
+    expect(out.replaceAll("\r", "")).toBe("/dev/pts/0\n33 101\ngo\n20 70\n");
+  });
+
+  it("tells why it failed in its log and on stderr, and leaves nothing", async () => {
+    const { id, bundle } = cli.bundle(["nothere"]);
+    const log = join(cli.place.top, "run.log");
+    const result = await cli.run("--log", log, "--log-format=json", "run", "-b", bundle, id);
+    expect(result.code).toBe(1);
+    expect(result.err).toContain('exec: "nothere": executable file not found in $PATH');
+    expect(cli.logLines(log).at(-1)).toMatchObject({ level: "error", msg: expect.stringContaining("executable file not found") });
+    expect(cli.place.leftovers()).toEqual([]);
+  });
+
+  it("refuses a field of config.json that it does not honour, and a bundle without one", async () => {
+    const { id, bundle } = cli.bundle(sh("true"), (spec) => {
+      spec.vm = { kernel: { path: "/k" } };
+    });
+    expect((await cli.run("run", "-b", bundle, id)).err).toContain("config.json: vm cannot be honoured");
+    expect((await cli.run("run", "-b", cli.place.rootfs, id)).err).toContain("JSON specification file config.json not found");
+  });
+});
+
+function sizeOf(pid: number): string {
+  const script = `import fcntl,struct,termios;print(*struct.unpack("HHHH",fcntl.ioctl(open("/proc/${pid}/fd/0"),termios.TIOCGWINSZ,b"0"*8))[:2])`;
+  return execPython(script);
+}
+
+function execPython(script: string): string {
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
+  return spawnSync("python3", ["-c", script]).stdout.toString().trim();
+}
+
+describe("create, start, kill and delete", () => {
+  it("leads a container step by step, its pid in a file, its stdio the caller's", async () => {
+    const { id, bundle } = cli.bundle(sh("echo started; exec sleep 1000"));
+    const pidFile = join(cli.place.top, "pid");
+    const out = join(cli.place.top, "out");
+    const created = cli.start(
+      ["create", "--bundle", bundle, "--pid-file", pidFile, id],
+      ["ignore", openSync(out, "w"), "inherit"],
+    );
+    expect((await ended(created)).code).toBe(0);
+    const pid = Number(readFileSync(pidFile, "utf8"));
+    expect(readFileSync(pidFile, "utf8")).toBe(String(pid));
+    expect(await cli.state(id)).toMatchObject({
+      ociVersion: "1.3.0",
+      id,
+      pid,
+      status: "created",
+      bundle,
+      rootfs: cli.place.rootfs,
+      annotations: { "test/note": "kept" },
+      owner: "root",
+    });
+    expect(readFileSync(out, "utf8")).toBe("");
+    expect((await cli.run("start", id)).code).toBe(0);
+    await until(() => readFileSync(out, "utf8") === "started\n");
+    expect((await cli.run("start", id)).err).toContain("cannot start an already running container");
+    expect((await cli.run("delete", id)).err).toContain(`cannot delete container ${id} that is not stopped: running`);
+    expect((await cli.run("kill", id, "0")).code).toBe(0);
+    expect((await cli.run("kill", id, "sigKILL")).code).toBe(0);
+    await until(async () => (await cli.state(id)).status === "stopped");
+    expect((await cli.run("kill", id)).err).toContain("container not running");
+    expect((await cli.run("kill", "--all", id, "9")).code).toBe(0);
+    expect((await cli.run("delete", id)).code).toBe(0);
+    expect((await cli.run("delete", id)).err).toContain("container does not exist");
+    expect((await cli.run("delete", "--force", id)).code).toBe(0);
+    expect(cli.place.leftovers()).toEqual([]);
+  });
+
+  it("deletes one that was only created, by force one that runs or is paused, and what a killed create left", async () => {
+    const made = cli.bundle(sh("sleep 1000"));
+    await cli.run("create", "-b", made.bundle, made.id);
+    expect((await cli.run("delete", made.id)).code).toBe(0);
+    const { id } = await running();
+    expect((await cli.run("pause", id)).code).toBe(0);
+    expect((await cli.run("delete", "-f", id)).code).toBe(0);
+    mkdirSync(join(cli.root, "left"));
+    expect((await cli.run("delete", "--force", "left")).code).toBe(0);
+    expect(existsSync(join(cli.root, "left"))).toBe(false);
+    expect((await cli.run("delete", "--force", "../left")).err).toContain("invalid container ID format");
+    expect(cli.place.leftovers()).toEqual([]);
+  });
+
+  it("sends the terminal to a console socket, which is then the only one to hold it", async () => {
+    const { id, bundle } = cli.bundle(sh("stty size; read x; stty size; echo got $x; exit 4"), (spec) => {
+      spec.process.terminal = true;
+      spec.process.consoleSize = { height: 30, width: 90 };
+    });
+    expect((await cli.run("create", "-b", bundle, id)).err).toContain("cannot allocate tty if runtime will detach");
+    // Longer than an address of a socket may be.
+    const directory = join(cli.place.top, "d".repeat(120));
+    mkdirSync(directory);
+    const socket = join(directory, "console");
+    expect((await cli.run("create", "-b", bundle, "--console-socket", socket, id)).err).toContain("console socket");
+    expect(cli.place.leftovers()).toEqual([]);
+    const peer = spawn("python3", [
+      "-c",
+      `import os,sys;os.chdir(${JSON.stringify(directory)});sys.argv=["t","listen","console"];exec(open(${JSON.stringify(terminal)}).read())`,
+    ]);
+    const shown = ended(peer);
+    let out = "";
+    peer.stdout.on("data", (chunk: Buffer) => {
+      out += chunk.toString();
+    });
+    await until(() => out.includes("listening"));
+    expect(await cli.run("create", "-b", bundle, "--console-socket", socket, id)).toMatchObject({ code: 0, err: "" });
+    await cli.run("start", id);
+    await until(() => out.includes("30 90"));
+    peer.stdin.write(`${JSON.stringify({ resize: [11, 22] })}\n${JSON.stringify({ write: "word\n" })}\n`);
+    expect((await shown).out).toMatch(/11 22\r\ngot word\r\n$/);
+    await cli.run("delete", "-f", id);
+  });
+
+  it("passes further descriptors on, those of socket activation first", async () => {
+    const { id, bundle } = cli.bundle(sh("cat <&3; cat <&4; ls /proc/self/fd | grep -c .; echo $LISTEN_FDS $LISTEN_PID"));
+    const [one, two] = ["one", "two"].map((name) => join(cli.place.top, name)) as [string, string];
+    writeFileSync(one, "first\n");
+    writeFileSync(two, "second\n");
+    const files = [openSync(one, "r"), openSync(two, "r")];
+    const script = `export LISTEN_FDS=1 LISTEN_PID=$$; exec ${command} --root ${cli.root} run --preserve-fds 1 -b ${bundle} ${id}`;
+    const child = spawn("bash", ["-c", script], { stdio: ["ignore", "pipe", "pipe", ...files] });
+    // 0, 1, 2, 3, 4 and the directory that ls reads.
+    expect(await ended(child)).toEqual({ code: 0, out: "first\nsecond\n6\n1 1\n", err: "" });
+    const missing = await ended(cli.start(["run", "--preserve-fds", "1", "-b", bundle, id]));
+    expect(missing).toMatchObject({ code: 1, err: expect.stringContaining("descriptor 3 was to be passed on, and is not open") });
+  });
+});
+
+describe("exec", () => {
+  it("runs further processes: flags first, then whatever the command is", async () => {
+    const { id } = await running();
+    expect(
+      await cli.run("exec", "-e", "A=1", "--cwd=/tmp", "-u", "1000:1001", id, "sh", "-c", "id -u; id -g; pwd; echo $A; exit 3"),
+    ).toEqual({
+      code: 3,
+      out: "1000\n1001\n/tmp\n1\n",
+      err: "",
+    });
+    expect((await cli.run("exec", "-u", "user", id, "true")).code).toBe(255);
+    expect(await cli.run("exec", id, "nothere")).toMatchObject({
+      code: 255,
+      err: expect.stringContaining('exec: "nothere": executable file not found in $PATH'),
+    });
+    await cli.run("pause", id);
+    expect((await cli.run("exec", id, "true")).err).toContain("cannot exec in a paused container");
+    await cli.run("resume", id);
+    await cli.run("kill", id, "KILL");
+    await until(async () => (await cli.state(id)).status === "stopped");
+    expect(await cli.run("exec", id, "true")).toMatchObject({
+      code: 255,
+      err: expect.stringContaining("cannot exec in a stopped container"),
+    });
+    await cli.run("delete", id);
+  });
+
+  it("takes a process from a file, detached, with a pid file, and it outlives the command", async () => {
+    const { id } = await running();
+    const file = join(cli.place.top, "process.json");
+    const pidFile = join(cli.place.top, "exec.pid");
+    writeFileSync(file, JSON.stringify({ args: ["sleep", "2000"], env: ["PATH=/bin"], cwd: "/", user: { uid: 0, gid: 0 } }));
+    expect((await cli.run("exec", "--process", file, "--detach", "--pid-file", pidFile, id)).code).toBe(0);
+    const pid = Number(readFileSync(pidFile, "utf8"));
+    expect(JSON.parse((await cli.run("ps", "--format", "json", id)).out)).toContain(pid);
+    const { out } = await cli.run("ps", id, "-o", "pid,args");
+    expect(out).toMatch(new RegExp(`${pid} sleep 2000$`, "m"));
+    expect(out.trim().split("\n")).toHaveLength(3);
+    await cli.run("delete", "-f", id);
+  });
+
+  it("gives a terminal that is the caller's", async () => {
+    const { id } = await running();
+    const child = spawn("python3", [
+      terminal,
+      "run",
+      command,
+      "--root",
+      cli.root,
+      "exec",
+      "-t",
+      id,
+      "sh",
+      "-c",
+      "tty; stty size; exit 6",
+    ]);
+    expect(await ended(child)).toMatchObject({ code: 6, out: "/dev/pts/0\r\r\n33 101\r\r\n" });
+    await cli.run("delete", "-f", id);
+  });
+});
+
+describe("what containers are and use", () => {
+  it("lists them, and names what cannot be read", async () => {
+    const { id, bundle } = await running();
+    mkdirSync(join(cli.root, "broken"));
+    const listed = await cli.run("list", "--format=json");
+    expect(JSON.parse(listed.out)).toMatchObject([{ id, status: "running", bundle }]);
+    expect(listed.err).toContain("broken: container does not exist");
+    expect((await cli.run("list", "-q")).out).toBe(`${id}\n`);
+    await cli.run("delete", "-f", "broken");
+    await cli.run("delete", "-f", id);
+    expect((await cli.run("list", "-f", "json")).out).toBe("null\n");
+    expect((await ended(cli.start(["--root", "/nonexistent", "list"]))).code).toBe(1);
+  });
+
+  it("changes limits from flags and from a document, all or none", async () => {
+    const { id } = await running();
+    const limit = () => readFileSync(`/sys/fs/cgroup/memory${cli.place.cgroup}/${id}/memory.limit_in_bytes`, "utf8").trim();
+    expect(await cli.run("update", "--memory", "64m", "--pids-limit", "50", id)).toMatchObject({ code: 0, err: "" });
+    expect(limit()).toBe(String(64 << 20));
+    const child = cli.start(["update", "--resources=-", id], ["pipe", "pipe", "pipe"]);
+    child.stdin?.end(JSON.stringify({ memory: { limit: 96 << 20 }, devices: [{ allow: true }] }));
+    expect((await ended(child)).code).toBe(0);
+    expect(limit()).toBe(String(96 << 20));
+    expect((await cli.run("update", "--memory", "1x", id)).err).toContain("is no size");
+    const { data } = JSON.parse((await cli.run("events", "--stats", id)).out) as {
+      data: Record<string, Record<string, unknown>>;
+    };
+    expect(data).toMatchObject({ memory: { usage: { limit: 96 << 20 } }, pids: { current: 1, limit: 50 } });
+    expect((await cli.run("stats", id)).out).toContain('"type":"stats"');
+    await cli.run("delete", "-f", id);
+  });
+
+  it("follows a container's events until it ends", async () => {
+    const { id } = await running();
+    const child = cli.start(["events", "--interval", "100ms", id]);
+    const result = ended(child);
+    let seen = 0;
+    child.stdout?.on("data", () => {
+      if (++seen === 2) void cli.run("kill", id, "KILL");
+    });
+    const { code, out } = await result;
+    expect(code).toBe(0);
+    expect(out.trim().split("\n").length).toBeGreaterThan(1);
+    expect((await cli.run("events", id)).err).toContain(`container with id ${id} is not running`);
+    await cli.run("delete", id);
+  });
+
+  it("writes a config.json to begin with, which runs", async () => {
+    const { id, bundle } = cli.bundle([]);
+    expect((await cli.run("spec", "-b", bundle)).err).toContain("File config.json exists. Remove it first");
+    const fresh = join(cli.place.top, "fresh");
+    mkdirSync(fresh);
+    expect((await cli.run("spec", "-b", fresh)).code).toBe(0);
+    const spec = JSON.parse(readFileSync(join(fresh, "config.json"), "utf8"));
+    spec.root.path = cli.place.rootfs;
+    spec.process = { ...spec.process, terminal: false, args: ["sh", "-c", "hostname; touch /x || echo read-only"] };
+    spec.linux.cgroupsPath = `${cli.place.cgroup}/${id}`;
+    writeFileSync(join(fresh, "config.json"), JSON.stringify(spec));
+    expect((await cli.run("run", "-b", fresh, id)).out).toBe("caisson\nread-only\n");
+    expect((await cli.run("plan", fresh)).out).toMatch(/pivot/);
+  });
+
+  it("says what it can do, and nothing that it would refuse", async () => {
+    const features = JSON.parse((await cli.run("features")).out);
+    expect(features).toMatchObject({ ociVersionMax: "1.3.0", linux: { seccomp: { enabled: true }, cgroup: { v1: true } } });
+    const { id, bundle } = cli.bundle(sh("true"));
+    for (const hook of ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]) {
+      const spec = { ...cli.spec(id, ["true"]), hooks: { [hook]: [{ path: "/bin/true" }] } };
+      writeFileSync(join(bundle, "config.json"), JSON.stringify(spec));
+      const { code } = await cli.run("run", "-b", bundle, id);
+      expect([hook, code === 0]).toEqual([hook, features.hooks.includes(hook)]);
+    }
+  });
+});
