@@ -145,7 +145,10 @@ export interface StreamedExecRequest {
   readonly drainMs: number;
 }
 
-/** Streams wait for who reads them: a process whose output is not taken waits too. All have to be read or destroyed. */
+/**
+ * Streams wait for who reads them: a process whose output is not taken waits too. All have to be read or destroyed. The process ends by
+ * itself or with the container; it outlives the daemon, if it can do without its streams.
+ */
 export interface StreamedExec {
   readonly stdin: Writable | undefined;
   readonly stdout: Readable | undefined;
@@ -153,8 +156,6 @@ export interface StreamedExec {
   /** The process's end; its output may follow. Rejects with `unavailable` when the shim is lost. */
   readonly ended: Promise<{ readonly known: boolean; readonly exitCode: number }>;
   resize(size: TerminalSize): Promise<void>;
-  /** Kills the whole session of the process; one that has ended is no error. */
-  kill(): void;
 }
 
 export interface AttachRequest {

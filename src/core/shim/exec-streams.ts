@@ -12,8 +12,6 @@ interface Streams {
   readonly stderr: DescriptorReadable | undefined;
 }
 
-const killSignal = 9;
-
 /**
  * Runs an exec and hands its streams out: pipes, or the master of its terminal. Slots 0 to 2 of the plan are the stdio, `further`
  * follow, lent during the call.
@@ -26,22 +24,23 @@ export async function execWithStreams(
 ): Promise<StreamedExec> {
   const { id, execId } = request;
   const stdio = openStdio(wanted);
+  let streams = stdio.streams;
   try {
     const running = await shim.exec({ ...request, fds: [...stdio.ends, ...further] });
-    const streams = wanted.terminal ? terminalStreams(running.fds, wanted) : stdio.streams;
+    if (wanted.terminal) streams = terminalStreams(running.fds, wanted);
     const outputs = [streams.stdout, streams.stderr];
     const onEnd = (): void => {
       for (const output of outputs) output?.endAfter(wanted.drainMs);
     };
     running.ended.then(onEnd, onEnd);
+    await shim.execAdopt(id, execId);
     return {
       ...streams,
       ended: running.ended,
       resize: async ({ rows, columns }) => await shim.resize(id, execId, rows, columns),
-      kill: () => shim.execKill(id, execId, killSignal),
     };
   } catch (error) {
-    for (const stream of Object.values(stdio.streams)) stream?.destroy();
+    for (const stream of Object.values(streams)) stream?.destroy();
     throw error;
   } finally {
     // Our copies of the child's ends: the pipes would never end.
