@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -46,8 +47,10 @@ void readOnce(Napi::Env env, Reader& reader)
 			return;
 		}
 		const Napi::Function onEnd = reader.onEnd.Value();
+		struct stat stat = {};
+		fstat(reader.poll->fd(), &stat);
 		reader.end();
-		onEnd.Call({Napi::Number::New(env, err)});
+		onEnd.Call({Napi::Number::New(env, err), Napi::Number::New(env, stat.st_mode & 07777)});
 	});
 }
 

@@ -11,8 +11,6 @@
 #define ATTACH_STDIN 1
 #define ATTACH_STDOUT 2
 #define ATTACH_STDERR 4
-/* Room for what a client has not read yet; beyond that it is cut off. Kernel memory, and only while it is full. */
-#define SINK_BYTES (1 << 20)
 #define PUMP_BYTES (64 << 10)
 
 static int container_input(const struct container *container)
@@ -70,7 +68,6 @@ static void room_ready(struct watch *watch, uint32_t events)
 	pump(container_of(watch, struct container, stdin_wait));
 }
 
-
 int stdin_pump_start(struct container *container, int source)
 {
 	int input = fcntl(container_input(container), F_DUPFD_CLOEXEC, 5);
@@ -84,39 +81,6 @@ int stdin_pump_start(struct container *container, int source)
 		return -err;
 	}
 	return 0;
-}
-
-/* Nobody reads it any more: of a container that writes nothing this would not be noticed otherwise. */
-static int is_abandoned(int sink)
-{
-	struct pollfd reader = { .fd = sink };
-	return poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0;
-}
-
-static int sink_add(struct stream *stream, int *fd)
-{
-	int added = 0;
-
-	if (fcntl(*fd, F_SETFL, O_NONBLOCK | (fcntl(*fd, F_GETFL) & O_ACCMODE)) < 0)
-		return -errno;
-	fcntl(*fd, F_SETPIPE_SZ, SINK_BYTES);
-	writers_lock();
-	for (int i = 0; i < SINK_LIMIT && !added; i++) {
-		if (stream->sinks[i] >= 0 && !is_abandoned(stream->sinks[i]))
-			continue;
-		close_fd(&stream->sinks[i]);
-		stream->sinks[i] = steal_fd(fd);
-		added = 1;
-	}
-	writers_unlock();
-	return added ? 0 : -EUSERS;
-}
-
-void attach_streams_close(struct stream *stream)
-{
-	for (int i = 0; i < SINK_LIMIT; i++) {
-		drop_fd(&stream->sinks[i]);
-	}
 }
 
 /* splice needs a pipe on one side: a terminal's is none. */

@@ -147,6 +147,7 @@ void container_log_done(struct work *work, uint32_t bits)
 		start_log_opened(container);
 	if ((bits & LOG_REOPEN) != 0 && container->waiter_type == MSG_REOPEN_LOG)
 		container_answer(container, container->log.open_error != 0 ? container->log.open_error : -1, container->log_path);
+	sinks_wait(&container->log);
 	if (container->exit_step == EXIT_FLUSHING)
 		exit_continue(container);
 	else if (container->exit_step == EXIT_REPORTED && work_is_idle(work))
@@ -209,6 +210,7 @@ void containers_deadlines(int64_t now)
 {
 	list_each(at, &shim->containers) {
 		struct container *container = container_of(at, struct container, link);
+		sinks_deadlines(&container->log, now);
 		if (container->deadline > now) {
 			deadline_at(container->deadline);
 			continue;

@@ -104,22 +104,22 @@ static uint32_t write_records(struct log *log, unsigned index, uint8_t *area, ui
 	}
 }
 
-/* Attached clients get the bytes as they are. One that does not keep up is cut off: container and log never wait for it. */
-static void tee_to_sinks(struct stream *stream, const uint8_t *bytes, size_t size)
-{
-	writers_lock();
-	for (int i = 0; i < SINK_LIMIT; i++) {
-		if (stream->sinks[i] < 0 || write(stream->sinks[i], bytes, size) == (ssize_t)size)
-			continue;
-		close(stream->sinks[i]);
-		stream->sinks[i] = -1;
-	}
-	writers_unlock();
-}
-
 static off_t stash_offset(const struct stream *stream)
 {
 	return (off_t)stream->index * (LOG_LINE_LIMIT + 4096);
+}
+
+/* What clients have no room for lies behind the unfinished lines. */
+static off_t chunk_offset(const struct stream *stream)
+{
+	return (off_t)(2 + stream->index) * (LOG_LINE_LIMIT + 4096);
+}
+
+static int open_stash(struct log *log)
+{
+	if (log->stash < 0)
+		log->stash = memfd_create("caisson-log", MFD_CLOEXEC);
+	return log->stash;
 }
 
 /*
@@ -131,9 +131,7 @@ static void stash_save(struct log *log, struct stream *stream, const uint8_t *ar
 	stream->partial = have;
 	if (have == 0)
 		return;
-	if (log->stash < 0)
-		log->stash = memfd_create("caisson-log", MFD_CLOEXEC);
-	if (pwrite(log->stash, area, have, stash_offset(stream)) == (ssize_t)have)
+	if (pwrite(open_stash(log), area, have, stash_offset(stream)) == (ssize_t)have)
 		return;
 	__atomic_fetch_add(&log->dropped, have, __ATOMIC_RELAXED);
 	stream->partial = 0;
@@ -146,7 +144,33 @@ static uint32_t stash_load(struct log *log, struct stream *stream, uint8_t *area
 	return stream->partial;
 }
 
-/* Reads up to `budget` bytes. 1: there may be more; 0: nothing now; -1: end of file. */
+/* Attached clients get the bytes as they are. 1: one of them has no room for all of it. */
+static int tee_to_sinks(struct log *log, struct stream *stream, const uint8_t *bytes, uint32_t size)
+{
+	if (!sinks_give(stream, bytes, size))
+		return 0;
+	stream->chunk = stream->finishing ? 0 : size;
+	if (!stream->finishing && pwrite(open_stash(log), bytes, size, chunk_offset(stream)) == (ssize_t)size)
+		return 1;
+	sinks_cut_off(stream);
+	stream->chunk = 0;
+	return 0;
+}
+
+/* Goes on with what clients had no room for. 1: they still have not. */
+static int chunk_goes_on(struct log *log, struct stream *stream, uint8_t *buffer)
+{
+	if (stream->chunk == 0)
+		return 0;
+	if (pread(log->stash, buffer, stream->chunk, chunk_offset(stream)) != (ssize_t)stream->chunk)
+		sinks_cut_off(stream);
+	else if (sinks_catch_up(stream, buffer + stream->chunk))
+		return 1;
+	stream->chunk = 0;
+	return 0;
+}
+
+/* Reads up to `budget` bytes. 1: there may be more; 0: nothing now, or a client has to take some first; -1: end of file. */
 static int stream_read(struct log *log, struct stream *stream, uint8_t *buffer, int budget)
 {
 	uint8_t *area = buffer + HEAD;
@@ -154,14 +178,16 @@ static int stream_read(struct log *log, struct stream *stream, uint8_t *buffer, 
 	int result = 1;
 
 	while (budget > 0) {
-		ssize_t size = read(stream->watch.fd, area + have, log->line_bytes + 1 - have);
+		uint32_t room = log->line_bytes + 1 - have;
+		ssize_t size = read(stream->watch.fd, area + have, room < (uint32_t)budget ? room : (uint32_t)budget);
 		if (size <= 0) {
 			/* A pty's master answers EIO once nobody has its slave open. */
 			result = size < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
 			break;
 		}
-		tee_to_sinks(stream, area + have, (size_t)size);
 		budget -= (int)size;
+		if (tee_to_sinks(log, stream, area + have, (uint32_t)size))
+			budget = result = 0;
 		have = write_records(log, stream->index, area, have + (uint32_t)size);
 	}
 	if (result < 0 && have > 0) {
@@ -176,19 +202,25 @@ static void stream_turn(struct log *log, struct stream *stream, uint8_t *buffer)
 {
 	if (stream->watch.fd < 0 || stream->at_end)
 		return;
+	if (chunk_goes_on(log, stream, buffer))
+		return;
 	if (stream_read(log, stream, buffer, TURN_BYTES) < 0)
 		stream->at_end = 1;
-	else
+	else if (stream->chunk == 0)
 		watch_set(&stream->watch, EPOLLIN | EPOLLONESHOT);
 }
 
-/* What lies in the pipe at this moment, and not what somebody who still holds it goes on to write. */
+/* What lies in the pipe at this moment, and not what somebody who still holds it goes on to write. Clients that are behind now stay so. */
 static void stream_finish(struct log *log, struct stream *stream, uint8_t *buffer)
 {
 	int left = 0;
 
 	if (stream->watch.fd < 0 || stream->at_end)
 		return;
+	if (chunk_goes_on(log, stream, buffer))
+		sinks_cut_off(stream);
+	stream->chunk = 0;
+	stream->finishing = 1;
 	ioctl(stream->watch.fd, FIONREAD, &left);
 	if (stream_read(log, stream, buffer, left + 1) >= 0 && stream->partial > 0) {
 		uint32_t have = stash_load(log, stream, buffer + HEAD);
@@ -272,7 +304,7 @@ static int log_run(struct work *work, uint32_t bits, uint8_t *buffer)
 			stream_finish(log, &log->stream[i], buffer);
 	}
 	/* Lines that have simply been written are nobody else's business. */
-	return (bits & ~(uint32_t)(LOG_STDOUT | LOG_STDERR)) != 0 || log->stream[0].at_end + log->stream[1].at_end != ended;
+	return log->stream[0].chunk + log->stream[1].chunk > 0 || (bits & ~(uint32_t)(LOG_STDOUT | LOG_STDERR)) != 0 || log->stream[0].at_end + log->stream[1].at_end != ended;
 }
 
 static void stream_ready(struct watch *watch, uint32_t events)
@@ -292,6 +324,7 @@ void log_init(struct log *log, const char *path, uint32_t line_bytes)
 	log->line_bytes = line_bytes;
 	for (unsigned i = 0; i < 2; i++) {
 		log->stream[i].watch = (struct watch){ .fd = -1, .ready = stream_ready };
+		log->stream[i].room.fd = -1;
 		log->stream[i].index = (uint8_t)i;
 		for (unsigned k = 0; k < SINK_LIMIT; k++)
 			log->stream[i].sinks[k] = -1;
@@ -322,7 +355,7 @@ void log_close(struct log *log)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		watch_close(&log->stream[i].watch);
-		attach_streams_close(&log->stream[i]);
+		sinks_close(&log->stream[i]);
 	}
 	drop_fd(&log->file);
 	drop_fd(&log->stash);

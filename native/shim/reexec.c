@@ -146,8 +146,13 @@ static void put_all(struct wire_writer *out)
 {
 	wire_put_u32(out, STATE_VERSION);
 	put_pod(out);
-	list_each(at, &shim->containers)
-		put_container(out, container_of(at, struct container, link));
+	list_each(at, &shim->containers) {
+		struct container *container = container_of(at, struct container, link);
+		/* What a full client lacks does not come along. */
+		for (unsigned i = 0; i < 2; i++)
+			sinks_cut_off(&container->log.stream[i]);
+		put_container(out, container);
+	}
 	list_each(at, &shim->tasks) {
 		const struct task *task = container_of(at, struct task, link);
 		if (task->kind != TASK_INIT)

@@ -298,8 +298,13 @@ enum {
 struct stream {
 	struct watch watch;  /* one-shot: armed by the writer when it has written everything */
 	uint32_t partial;    /* bytes of an unfinished line in the stash */
-	uint8_t index, at_end;
-	int sinks[SINK_LIMIT]; /* attached clients; changed under the writers' lock */
+	uint8_t index, at_end, finishing;
+	uint8_t slow;          /* the client that `room` is about */
+	struct watch room;     /* of a full client's pipe: the stream waits for it, and is not read */
+	int64_t patience_ends;
+	uint32_t chunk;        /* bytes in the stash that some client has not got whole */
+	int sinks[SINK_LIMIT]; /* attached clients; changed under the writers' lock, as is what they lack of the chunk */
+	uint32_t behind[SINK_LIMIT];
 };
 struct log {
 	struct work work;
@@ -318,6 +323,21 @@ void log_close(struct log *log);
 uint64_t log_dropped(const struct log *log);
 /* mkdir -p of the parent, open without following a link, regular files only. A descriptor or -errno. Writer thread. */
 int log_file_open(const char *path);
+
+/* ---- sinks.c ---- */
+
+/* Takes the descriptor, or -errno. */
+int sink_add(struct stream *stream, int *fd);
+/* Writer thread. 1: some client has no room for all of it, and has to be given the rest before anything else. */
+int sinks_give(struct stream *stream, const uint8_t *bytes, uint32_t size);
+/* Writer thread. Goes on with the chunk, of which this is the end; 1: not all have it yet. */
+int sinks_catch_up(struct stream *stream, const uint8_t *end);
+/* All that are behind. */
+void sinks_cut_off(struct stream *stream);
+/* Main thread: lets streams go on when their clients have room, or are cut off. */
+void sinks_wait(struct log *log);
+void sinks_deadlines(struct log *log, int64_t now);
+void sinks_close(struct stream *stream);
 
 /* ---- record.c ---- */
 
@@ -412,7 +432,6 @@ extern const struct task_ops init_ops, exec_ops, host_ops, run_ops;
 void stdin_close(struct container *container);
 /* Takes the descriptor in any case. 0 or -errno. */
 int stdin_pump_start(struct container *container, int source);
-void attach_streams_close(struct stream *stream);
 
 /* ---- handlers (request.c's table) ---- */
 

@@ -16,10 +16,7 @@ interface Ends {
   stderr?: number;
 }
 
-/**
- * stdout is always joined: its end is the container's. A client that does not keep up is cut off by the shim: then its streams end
- * while the container runs.
- */
+/** stdout is always joined: its end is the container's. */
 export async function attachToContainer(
   shim: Shim,
   inputs: ContainerInputs,
@@ -45,12 +42,15 @@ export async function attachToContainer(
       stdin: stdin ?? undefined,
       stdout,
       stderr,
+      cutOff: () => stdout.cutOff || stderr?.cutOff === true,
       resize: async ({ rows, columns }) => await shim.resize(containerId, "", rows, columns),
     };
   } catch (error) {
     stdout.destroy();
     stderr?.destroy();
-    throw error;
+    if (!isErrno(error, "EUSERS")) throw error;
+    const sentence = `container ${containerId} has as many attached clients as it can have; wait until one of them leaves`;
+    throw new RuntimeError("resource_exhausted", sentence, {}, error);
   } finally {
     for (const fd of [ends.stdout, ends.stderr]) if (fd !== undefined) addon.close(fd);
   }

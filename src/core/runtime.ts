@@ -165,11 +165,13 @@ export interface AttachRequest {
   readonly stderr: boolean;
 }
 
-/** Destroying the streams detaches. stdout and stderr end with the container, or when they are not read for too long. */
+/** Destroying the streams detaches. stdout and stderr end with the container; until then it waits for who reads them, for a while. */
 export interface AttachedStreams {
   readonly stdin: Writable | undefined;
   readonly stdout: Readable;
   readonly stderr: Readable | undefined;
+  /** At the end of the streams: whether they were given up because nobody read them for too long. */
+  cutOff(): boolean;
   resize(size: TerminalSize): Promise<void>;
 }
 

@@ -1,4 +1,4 @@
-import type { AttachedStreams, Pod } from "../core/runtime.ts";
+import type { AttachedStreams } from "../core/runtime.ts";
 import type { AttachRequest, AttachResponse } from "../gen/cri/v1/api.ts";
 import { RuntimeError } from "../lib/errors.ts";
 import { pump } from "../lib/pump.ts";
@@ -24,9 +24,8 @@ async function attachRemotely(
   gone: AbortSignal,
 ): Promise<CommandOutcome> {
   const { podId, config } = runningContainer(app, id);
-  const pod = app.pods.need(podId);
   const wanted = { stdin: request.stdin, stdinOnce: config.stdinOnce, stderr: request.stderr };
-  const attached = await pod.attach(id, wanted, gone);
+  const attached = await app.pods.need(podId).attach(id, wanted, gone);
   const detach = (): void => closeStreams(attached);
   gone.addEventListener("abort", detach, { once: true });
   try {
@@ -38,10 +37,9 @@ async function attachRemotely(
     if (size !== undefined) resize(size);
     streams.onResize(resize);
     const input = copyInput(streams, attached);
-    const output = Promise.all([
-      pump(attached.stdout, streams.stdout),
-      attached.stderr === undefined ? undefined : pump(attached.stderr, streams.stderr),
-    ]).then(async () => await requireEnd(pod, id));
+    const outputs = [pump(attached.stdout, streams.stdout)];
+    if (attached.stderr !== undefined) outputs.push(pump(attached.stderr, streams.stderr));
+    const output = Promise.all(outputs.map((each) => each.then(() => requireEnd(attached))));
     const onlyInput = !request.stdout && !request.stderr;
     output.catch(() => {});
     await (onlyInput ? Promise.race([input, output]) : output);
@@ -65,11 +63,9 @@ async function copyInput({ stdin }: RemoteStreams, attached: AttachedStreams): P
   }
 }
 
-/** The streams have ended: with the container, or because the client was too slow. */
-async function requireEnd(pod: Pod, id: string): Promise<void> {
-  const state = (await pod.list()).find((container) => container.id === id);
-  if (state === undefined || state.phase === "exited") return;
-  throw new RuntimeError("resource_exhausted", "the client did not read fast enough and was cut off; the container goes on");
+function requireEnd(attached: AttachedStreams): void {
+  if (!attached.cutOff()) return;
+  throw new RuntimeError("resource_exhausted", "the client did not read and was cut off; the container goes on without it");
 }
 
 function closeStreams({ stdin, stdout, stderr }: AttachedStreams): void {

@@ -12,6 +12,7 @@ export class DescriptorReadable extends Readable {
   readonly #reader: PipeReader;
   #flowing = false;
   #bytes = 0;
+  #cutOff = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(fd: number) {
@@ -19,9 +20,17 @@ export class DescriptorReadable extends Readable {
     this.#reader = addon.readPipe(
       fd,
       (chunk) => this.#take(chunk),
-      () => this.push(null),
+      (_errno, mode) => {
+        this.#cutOff = mode === 0;
+        this.push(null);
+      },
     );
     this.#reader.pause();
+  }
+
+  /** At its end: whoever wrote has given this reader up, and has more. The mark is an empty mode of the pipe. */
+  get cutOff(): boolean {
+    return this.#cutOff;
   }
 
   /**

@@ -115,9 +115,14 @@ export interface Addon {
 
   /**
    * Reads a pipe until its end, in chunks of at most 64 KiB. Takes the descriptor, also when it throws. `onEnd` is called once, with
-   * errno 0 at the end of the data. With `background` it keeps this process not alive.
+   * errno 0 at the end of the data and the permission bits that the pipe has then. With `background` it keeps this process not alive.
    */
-  readPipe(fd: number, onData: (chunk: Buffer) => void, onEnd: (errno: number) => void, background?: boolean): PipeReader;
+  readPipe(
+    fd: number,
+    onData: (chunk: Buffer) => void,
+    onEnd: (errno: number, mode: number) => void,
+    background?: boolean,
+  ): PipeReader;
   /** Makes the descriptor non-blocking and takes it, also when it throws. */
   writePipe(fd: number): PipeWriter;
 

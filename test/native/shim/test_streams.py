@@ -57,7 +57,31 @@ class Attach(ShimCase):
             self.assertEqual(failed.errno, 16)
             return False
 
-    def test_a_client_that_does_not_read_is_cut_off_and_nobody_waits(self):
+    def test_a_client_that_reads_slowly_gets_everything(self):
+        path = self.log()
+        self.client.create("c", init_plan("/bin/sh", "-c", "seq 1 1000000; seq 1 100000 >&2"), log=path)
+        (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
+        (idle_read, idle_write) = os.pipe()
+        self.attach(6, out_write, err_write)
+        self.attach(2, idle_write)
+        os.close(idle_read)
+        self.client.start("c")
+        time.sleep(0.5)
+        out, err = [], []
+        while chunk := os.read(out_read, 20000):
+            out.append(chunk)
+        while chunk := os.read(err_read, 20000):
+            err.append(chunk)
+        self.assertEqual(b"".join(out), b"".join(b"%d\n" % i for i in range(1, 1000001)))
+        self.assertEqual(b"".join(err), b"".join(b"%d\n" % i for i in range(1, 100001)))
+        self.assertEqual([os.fstat(fd).st_mode & 0o777 for fd in (out_read, err_read)], [0o600, 0o600])
+        ended = self.client.ended("c")
+        self.assertEqual((ended.status, ended.log_dropped_bytes), (0, 0))
+        self.assertEqual([int(text) for stream, _, text in self.texts(path) if stream == "stdout"], list(range(1, 1000001)))
+        os.close(out_read)
+        os.close(err_read)
+
+    def test_a_client_that_does_not_read_is_cut_off_after_a_while_and_told(self):
         path = self.log()
         self.client.create("c", init_plan("/bin/sh", "-c", "head -c 6000000 /dev/zero | tr '\\0' x | fold -w 100; echo; exit 0"), log=path)
         read, write = os.pipe()
@@ -71,6 +95,7 @@ class Attach(ShimCase):
             found += len(chunk)
         self.assertGreater(found, 60000)
         self.assertLess(found, 6000000)
+        self.assertEqual(os.fstat(read).st_mode & 0o777, 0)
         os.close(read)
 
     def test_places_of_clients_that_have_gone_are_free_again(self):
