@@ -53,6 +53,7 @@ const keepAliveMs = 30_000;
 /** Larger than what any client sends at once. */
 const mostMessageBytes = 32 << 20;
 const closeWrongData = 1003;
+const subprotocolHeader = "sec-websocket-protocol";
 const tunnelPrefix = "SPDY/3.1+";
 
 /** Listens before it returns. @throws RuntimeError invalid_argument for files or an address that cannot be used. */
@@ -70,7 +71,6 @@ class HttpStreamingServer implements StreamingServer {
     noServer: true,
     perMessageDeflate: false,
     maxPayload: mostMessageBytes,
-    handleProtocols: (asked, request) => chosenSubprotocol(request, asked) ?? false,
   });
   readonly #stop = new AbortController();
   readonly #sessions = new Set<Promise<void>>();
@@ -208,8 +208,8 @@ async function serveOverSpdy(
 const tunnelSubprotocol = `${tunnelPrefix}${portForwardProtocol}`;
 
 /** "" when the client asks for none. */
-function chosenSubprotocol(request: IncomingMessage, asked: Iterable<string>): string | undefined {
-  const names = [...asked];
+function chosenSubprotocol(request: IncomingMessage): string | undefined {
+  const names = headerList(request, subprotocolHeader);
   const forward = request.url?.startsWith("/portforward/") === true;
   const known = forward ? { ...portForwardSubprotocols, [tunnelSubprotocol]: true } : commandSubprotocols;
   return names.length === 0 ? "" : names.find((name) => name !== "" && Object.hasOwn(known, name));
@@ -218,12 +218,12 @@ function chosenSubprotocol(request: IncomingMessage, asked: Iterable<string>): s
 async function serveOverWebSocket(
   server: WebSocketServer,
   request: IncomingMessage,
-  socket: Duplex,
+  socket: Socket,
   head: Buffer,
   ticket: Ticket,
   stop: AbortSignal,
 ): Promise<void> {
-  const name = chosenSubprotocol(request, headerList(request, "sec-websocket-protocol"));
+  const name = chosenSubprotocol(request);
   if (name === undefined) {
     refuseUpgrade(socket, 403, "unable to upgrade: none of the subprotocols is known here");
     return;
@@ -235,7 +235,7 @@ async function serveOverWebSocket(
       return;
     }
   }
-  const client = await acceptWebSocket(server, request, socket, head);
+  const client = await acceptWebSocket(server, request, socket, head, name, socket.timeout ?? 0);
   if (client === undefined) return;
   if (ticket.kind !== "portforward") {
     const form = commandSubprotocols[name];
@@ -257,11 +257,22 @@ async function serveOverWebSocket(
 async function acceptWebSocket(
   server: WebSocketServer,
   request: IncomingMessage,
-  socket: Duplex,
+  socket: Socket,
   head: Buffer,
+  subprotocol: string,
+  idleMs: number,
 ): Promise<WebSocket | undefined> {
+  // The tunnel's name has a slash, which RFC 6455 does not allow and ws refuses: it never sees the names.
+  delete request.headers[subprotocolHeader];
+  const answer = (headers: string[], to: IncomingMessage): void => {
+    if (to === request && subprotocol !== "") headers.push(`Sec-WebSocket-Protocol: ${subprotocol}`);
+  };
+  server.on("headers", answer);
   const { promise, resolve } = Promise.withResolvers<WebSocket | undefined>();
   socket.once("close", () => resolve(undefined));
   server.handleUpgrade(request, socket, head, resolve);
+  server.off("headers", answer);
+  // ws turns the time limit off that is set already.
+  socket.setTimeout(idleMs);
   return await promise;
 }

@@ -135,6 +135,7 @@ export class SpdyClient {
   readonly #streams = new Map<number, SpdyClientStream>();
   readonly #closed = Promise.withResolvers<void>();
   #sending: Promise<void> = Promise.resolve();
+  #inflating: Promise<void> = Promise.resolve();
   #pending: Buffer = Buffer.alloc(0);
   #nextId = 1;
 
@@ -234,7 +235,8 @@ export class SpdyClient {
         // The reply's header block must be readable, and nothing else may disturb the decompressor.
         const stream = this.#streams.get(id);
         stream?.take("reply");
-        void syncFlush(this.#inflate, Buffer.from(payload.subarray(4)));
+        const block = Buffer.from(payload.subarray(4));
+        this.#inflating = this.#inflating.then(async () => void (await syncFlush(this.#inflate, block)));
         if (fin) stream?.take("fin");
         return;
       }
