@@ -18,14 +18,6 @@ static int container_input(const struct container *container)
 	return container->console >= 0 ? container->console : container->stdin_fd;
 }
 
-void stdin_close(struct container *container)
-{
-	watch_close(&container->stdin_source);
-	watch_close(&container->stdin_wait);
-	drop_fd(&container->stdin_fd);
-	drop_fd(&container->console);
-}
-
 static void source_ended(struct container *container)
 {
 	watch_close(&container->stdin_source);
@@ -125,6 +117,7 @@ void handle_attach(struct request *request)
 		reply_failed(request->client, request->id, EINVAL, PLAN_NO_OP, "one descriptor for each flag");
 		return;
 	}
+	text_aside_used();
 	int err = attach(container, request, flags);
 	if (err < 0)
 		reply_failed(request->client, request->id, -err, PLAN_NO_OP, "attach");

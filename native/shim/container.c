@@ -111,6 +111,14 @@ static void container_answer_gone(struct container *container)
 		container_answer(container, -1, NULL);
 }
 
+void stdin_close(struct container *container)
+{
+	watch_close(&container->stdin_source);
+	watch_close(&container->stdin_wait);
+	drop_fd(&container->stdin_fd);
+	drop_fd(&container->console);
+}
+
 /* Frees a forgotten container once no writer, killer or exec refers to it. */
 void container_free_when_idle(struct container *container)
 {
@@ -147,7 +155,8 @@ void container_log_done(struct work *work, uint32_t bits)
 		start_log_opened(container);
 	if ((bits & LOG_REOPEN) != 0 && container->waiter_type == MSG_REOPEN_LOG)
 		container_answer(container, container->log.open_error != 0 ? container->log.open_error : -1, container->log_path);
-	sinks_wait(&container->log);
+	if (log_waits_for_clients(&container->log))
+		sinks_wait(&container->log);
 	if (container->exit_step == EXIT_FLUSHING)
 		exit_continue(container);
 	else if (container->exit_step == EXIT_REPORTED && work_is_idle(work))
@@ -210,7 +219,8 @@ void containers_deadlines(int64_t now)
 {
 	list_each(at, &shim->containers) {
 		struct container *container = container_of(at, struct container, link);
-		sinks_deadlines(&container->log, now);
+		if (log_waits_for_clients(&container->log))
+			sinks_deadlines(&container->log, now);
 		if (container->deadline > now) {
 			deadline_at(container->deadline);
 			continue;

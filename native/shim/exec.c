@@ -18,7 +18,7 @@
 #define UNKILLABLE_MS 9000
 
 /* The line "0::/path" of /proc/PID/cgroup. */
-static int unified_cgroup_of(int pid, char *line, size_t room)
+COLD static int unified_cgroup_of(int pid, char *line, size_t room)
 {
 	char path[40];
 	struct text text = text_in(path, sizeof path);
@@ -44,7 +44,7 @@ static int unified_cgroup_of(int pid, char *line, size_t room)
  * On v2 a container that has enabled controllers for cgroups of its own has moved its processes below its cgroup, and then nothing can be
  * put into that any more. Its init shows where. Only a place below the container's own cgroup is taken.
  */
-static int cgroup_of_init(const struct container *container, const char *cgroup, char *out, size_t room)
+COLD static int cgroup_of_init(const struct container *container, const char *cgroup, char *out, size_t room)
 {
 	char path[1024];
 
@@ -64,10 +64,11 @@ static int cgroup_of_init(const struct container *container, const char *cgroup,
 }
 
 /* Not inlined: its paths are seldom needed on the stack. */
-__attribute__((noinline)) static int exec_fork_below(struct task *task, const struct wire_value *value, const struct plan *plan, struct plan_env *env)
+COLD __attribute__((noinline)) static int exec_fork_below(struct task *task, const struct wire_value *value, const struct plan *plan, struct plan_env *env)
 {
 	char below[1024];
 
+	text_aside_used();
 	if (cgroup_of_init(task->container, value[MSG_EXEC_CGROUP].str, below, sizeof below) < 0)
 		return -EBUSY;
 	watch_close(&task->report);

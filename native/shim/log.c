@@ -147,7 +147,7 @@ static uint32_t stash_load(struct log *log, struct stream *stream, uint8_t *area
 /* Attached clients get the bytes as they are. 1: one of them has no room for all of it. */
 static int tee_to_sinks(struct log *log, struct stream *stream, const uint8_t *bytes, uint32_t size)
 {
-	if (!sinks_give(stream, bytes, size))
+	if (!__atomic_load_n(&stream->attached, __ATOMIC_RELAXED) || !sinks_give(stream, bytes, size))
 		return 0;
 	stream->chunk = stream->finishing ? 0 : size;
 	if (!stream->finishing && pwrite(open_stash(log), bytes, size, chunk_offset(stream)) == (ssize_t)size)
@@ -304,7 +304,7 @@ static int log_run(struct work *work, uint32_t bits, uint8_t *buffer)
 			stream_finish(log, &log->stream[i], buffer);
 	}
 	/* Lines that have simply been written are nobody else's business. */
-	return log->stream[0].chunk + log->stream[1].chunk > 0 || (bits & ~(uint32_t)(LOG_STDOUT | LOG_STDERR)) != 0 || log->stream[0].at_end + log->stream[1].at_end != ended;
+	return log_waits_for_clients(log) || (bits & ~(uint32_t)(LOG_STDOUT | LOG_STDERR)) != 0 || log->stream[0].at_end + log->stream[1].at_end != ended;
 }
 
 static void stream_ready(struct watch *watch, uint32_t events)
@@ -337,6 +337,11 @@ int log_watch(struct log *log, unsigned index, int fd)
 	return watch_add(&log->stream[index].watch, EPOLLIN | EPOLLONESHOT);
 }
 
+int log_waits_for_clients(const struct log *log)
+{
+	return log->stream[0].chunk + log->stream[1].chunk > 0;
+}
+
 int log_at_end(const struct log *log)
 {
 	for (unsigned i = 0; i < 2; i++)
@@ -355,7 +360,8 @@ void log_close(struct log *log)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		watch_close(&log->stream[i].watch);
-		sinks_close(&log->stream[i]);
+		if (log->stream[i].attached)
+			sinks_close(&log->stream[i]);
 	}
 	drop_fd(&log->file);
 	drop_fd(&log->stash);

@@ -290,6 +290,7 @@ static void get_streams(struct log *log, const struct wire_value *streams, const
 	get_fds(sinks, all, 2 * each);
 	for (unsigned i = 0; i < 2 && wire_next_u32(&items, &fd) && wire_next_u32(&items, &partial); i++) {
 		memcpy(log->stream[i].sinks, all + i * each, each * sizeof *log->stream[i].sinks);
+		log->stream[i].attached = 1;
 		log->stream[i].partial = partial;
 		if ((int)fd >= 0)
 			log_watch(log, i, get_fd(&(struct wire_value){ .u32 = fd }));

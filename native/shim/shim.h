@@ -299,6 +299,7 @@ struct stream {
 	struct watch watch;  /* one-shot: armed by the writer when it has written everything */
 	uint32_t partial;    /* bytes of an unfinished line in the stash */
 	uint8_t index, at_end, finishing;
+	uint8_t attached;      /* there has been a client */
 	uint8_t slow;          /* the client that `room` is about */
 	struct watch room;     /* of a full client's pipe: the stream waits for it, and is not read */
 	int64_t patience_ends;
@@ -319,6 +320,7 @@ struct log {
 void log_init(struct log *log, const char *path, uint32_t line_bytes);
 int log_watch(struct log *log, unsigned index, int fd);
 int log_at_end(const struct log *log);
+int log_waits_for_clients(const struct log *log);
 void log_close(struct log *log);
 uint64_t log_dropped(const struct log *log);
 /* mkdir -p of the parent, open without following a link, regular files only. A descriptor or -errno. Writer thread. */

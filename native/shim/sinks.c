@@ -26,7 +26,7 @@ static int is_abandoned(int sink)
 	return poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0;
 }
 
-COLD int sink_add(struct stream *stream, int *fd)
+int sink_add(struct stream *stream, int *fd)
 {
 	int added = 0;
 
@@ -40,6 +40,7 @@ COLD int sink_add(struct stream *stream, int *fd)
 		close_fd(&stream->sinks[i]);
 		stream->sinks[i] = steal_fd(fd);
 		stream->behind[i] = 0;
+		__atomic_store_n(&stream->attached, 1, __ATOMIC_RELAXED);
 		added = 1;
 	}
 	writers_unlock();
@@ -53,7 +54,7 @@ static void sink_drop(struct stream *stream, int i)
 }
 
 /* Called with the lock held. The mode of its pipe tells the other side that this is not the container's end. */
-COLD static void sink_cut_off(struct stream *stream, int i)
+static void sink_cut_off(struct stream *stream, int i)
 {
 	fchmod(stream->sinks[i], 0);
 	sink_drop(stream, i);
@@ -85,7 +86,7 @@ int sinks_give(struct stream *stream, const uint8_t *bytes, uint32_t size)
 	return behind;
 }
 
-COLD int sinks_catch_up(struct stream *stream, const uint8_t *end)
+int sinks_catch_up(struct stream *stream, const uint8_t *end)
 {
 	int behind = 0;
 
@@ -100,7 +101,7 @@ COLD int sinks_catch_up(struct stream *stream, const uint8_t *end)
 	return behind;
 }
 
-COLD void sinks_cut_off(struct stream *stream)
+void sinks_cut_off(struct stream *stream)
 {
 	writers_lock();
 	for (int i = 0; i < SINK_LIMIT; i++)
@@ -117,14 +118,14 @@ static void stream_goes_on(struct stream *stream)
 	work_post(&log->work, LOG_STDOUT << stream->index);
 }
 
-COLD static void room_ready(struct watch *watch, uint32_t events)
+static void room_ready(struct watch *watch, uint32_t events)
 {
 	(void)events;
 	stream_goes_on(container_of(watch, struct stream, room));
 }
 
 /* A descriptor of its own: the writer may drop the client's meanwhile. */
-COLD static int watch_room(struct stream *stream)
+static int watch_room(struct stream *stream)
 {
 	int fd = -1;
 
@@ -143,7 +144,7 @@ COLD static int watch_room(struct stream *stream)
 	return -EMFILE;
 }
 
-COLD void sinks_wait(struct log *log)
+void sinks_wait(struct log *log)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		struct stream *stream = &log->stream[i];
