@@ -13,6 +13,7 @@ import type { Runtime } from "./core/runtime.ts";
 import { type Cri, createCri, systemClock } from "./cri/app.ts";
 import type { CriConfig } from "./cri/app-types.ts";
 import { replayEvents } from "./cri/event-replay.ts";
+import { examine } from "./cri/examine.ts";
 import { type CgroupDriver, chooseCgroupDriver, identifyInstance } from "./cri/instance.ts";
 import { recover } from "./cri/recover.ts";
 import { ledgerSentences } from "./cri/stop-obstacles.ts";
@@ -164,6 +165,7 @@ class CaissonDaemon {
     const node = nodeService(gate, {
       info: () => this.#info(),
       resolve: (id) => this.#resolve(id),
+      examine: (context, request) => examine(app(), request, context.signal),
       timeline: (id) => this.#store?.timeline(id) ?? [],
       events: (context, request, send) => replayEvents(app(), context, request, send),
     });

@@ -138,10 +138,13 @@ function cni(): readonly Finding[] {
   ];
 }
 
-async function daemon({ connection, socket }: CommandContext): Promise<readonly Finding[]> {
+async function daemon({ connection, socket, flags }: CommandContext): Promise<readonly Finding[]> {
   try {
     const c = connection();
     const info = await c.call(c.node, c.node.info, {});
+    const { findings } = info.ready
+      ? await c.call(c.node, c.node.examine, { checkNetwork: flags.has("network") })
+      : { findings: [] };
     return [
       info.ready
         ? found("daemon", "ok", `${info.version}, pid ${info.pid}, at ${socket}`)
@@ -151,6 +154,7 @@ async function daemon({ connection, socket }: CommandContext): Promise<readonly 
         : [found("database", "note", `made anew at the daemon's start: ${info.databaseRebuilt}`)]),
       ...info.limitations.map((text) => found("limitation", "note", text)),
       ...info.leftovers.map((text) => found("leftover", "note", text)),
+      ...findings.map(({ what, text }) => found(what, "note", text)),
     ];
   } catch (error) {
     return [found("daemon", "note", messageOf(error))];
@@ -162,10 +166,11 @@ const checks: readonly Check[] = [kernel, privileges, filesystems, cgroups, moun
 export const doctor: Command = {
   name: "doctor",
   arguments: "",
-  summary: "check what this machine has and lacks for running containers",
-  details: "Changes nothing. Exit code 2 when something is missing without which no container runs.",
+  summary: "check what this machine has and lacks, and what lies around on it",
+  details:
+    "Changes nothing; things that belong to no record are shown with the remedy. Exit code 2 when something is missing without which no container runs.",
   arity: [0, 0],
-  flags: {},
+  flags: { network: { about: "also let the network's plugins check the attachment of every pod" } },
   async run(context) {
     const findings = [...checks.flatMap((check) => check()), ...(await daemon(context))];
     if (context.json) context.print(json(findings));

@@ -169,6 +169,10 @@ export class HostRuntime implements Runtime {
     return this.#tools.cgroups.exists(cgroupsPath);
   }
 
+  async cgroupsIn(cgroupsPath: string): Promise<readonly string[]> {
+    return await this.#tools.cgroups.namesIn(cgroupsPath);
+  }
+
   async removeEmptyCgroup(cgroupsPath: string): Promise<void> {
     await this.#tools.cgroups.removeIfEmpty(cgroupsPath);
   }

@@ -360,6 +360,8 @@ export interface Runtime {
   removeCgroup(cgroupsPath: string, signal: AbortSignal): Promise<void>;
   /** Whether a cgroup exists in any hierarchy. */
   cgroupExists(cgroupsPath: string): boolean;
+  /** Names of the cgroups right below one, in all hierarchies; empty when it is missing. */
+  cgroupsIn(cgroupsPath: string): Promise<readonly string[]>;
   /** Removes a cgroup where neither a process nor another cgroup is in it; else it stays. */
   removeEmptyCgroup(cgroupsPath: string): Promise<void>;
   /** After a dead shim: kills the processes of these cgroups, removes them, unpins, unmounts, removes runDir. Idempotent. */

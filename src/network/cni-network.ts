@@ -14,6 +14,7 @@ import { ExclusiveGate } from "./exclusive-gate.ts";
 import { serialiseNetworkList } from "./network-list.ts";
 import type { NetworkStatus, PodNetwork, PodNetworkRequest, PodNetworkResult } from "./pod-network.ts";
 import { type CachedAttachment, ResultCache } from "./result-cache.ts";
+import { type UnownedObject, unownedAttachments, unownedLeases } from "./unowned.ts";
 
 export interface PodNetworkOptions {
   /** Directories of configuration lists, the first with a valid one wins. Missing ones are made. */
@@ -156,6 +157,13 @@ class CniNetwork implements PodNetwork {
   /** A plugin that an earlier daemon left behind may still be working as well. */
   async #collectAlone(collect: () => Promise<void>): Promise<boolean> {
     return AttachmentLock.allFree(this.#options.lockDir) && (await this.#gate.tryAlone(collect));
+  }
+
+  async unowned(isKnown: (podId: string) => boolean): Promise<readonly UnownedObject[]> {
+    const attachments = await this.#cache.all();
+    const list = this.#network?.list;
+    const leases = list === undefined ? [] : await unownedLeases(list, attachments, isKnown);
+    return [...unownedAttachments(attachments, isKnown), ...leases];
   }
 
   close(): void {

@@ -1,5 +1,7 @@
 /** The face of network/: what cri/ builds on. */
 
+import type { UnownedObject } from "./unowned.ts";
+
 export interface PortMapping {
   readonly protocol: "tcp" | "udp" | "sctp";
   readonly containerPort: number;
@@ -55,5 +57,7 @@ export interface PodNetwork {
    * moment without ADD and DEL for the latter.
    */
   collect(isKnown: (podId: string) => boolean, signal: AbortSignal): Promise<void>;
+  /** What is kept for pods that are not known. */
+  unowned(isKnown: (podId: string) => boolean): Promise<readonly UnownedObject[]>;
   close(): void;
 }

@@ -2,6 +2,8 @@ import type { Send } from "../cri/stream-chunks.ts";
 import {
   type EventsRequest,
   type EventsResponse,
+  type ExamineRequest,
+  type Finding,
   type InfoResponse,
   type NodeServiceServer,
   NodeServiceService,
@@ -18,6 +20,7 @@ export interface NodeFacts {
   info(): InfoResponse;
   /** The full id that the text stands for. @throws not_found, invalid_argument for an ambiguous prefix. */
   resolve(idOrPrefix: string): string;
+  examine(context: CallContext, request: ExamineRequest): Promise<readonly Finding[]>;
   timeline(objectId: string): readonly StoredEvent[];
   /** Sends the event log from where the request says until the caller leaves. */
   events(context: CallContext, request: EventsRequest, send: Send<EventsResponse>): Promise<void>;
@@ -30,6 +33,7 @@ const detailText = (detail: StoredEvent["detail"]): Record<string, string> =>
 export function nodeService(gate: Gate, facts: NodeFacts): Service {
   const implementation: NodeServiceServer = {
     info: unary("Info", { ...gate, requireReady: () => {} }, () => facts.info()),
+    examine: unary("Examine", gate, async (context, request) => ({ findings: [...(await facts.examine(context, request))] })),
     events: serverStream("Events", gate, (context, request, send) => facts.events(context, request, send)),
     timeline: unary("Timeline", gate, (_context, { objectId: asked }) => {
       const objectId = facts.resolve(asked);

@@ -1,11 +1,12 @@
 /** A container's cgroup in every hierarchy of this machine. */
 import { existsSync } from "node:fs";
 import { readFile, rmdir } from "node:fs/promises";
+import { basename } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import type { OciResources } from "../oci.ts";
 import type { CgroupMetrics, CgroupStats, ResourceChange } from "../runtime.ts";
-import { readCgroupFile, readCgroupFiles, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
+import { childCgroups, readCgroupFile, readCgroupFiles, removeCgroupOnce, removeCgroupTree } from "./cgroup-files.ts";
 import { freezerOf, isFrozen, setFrozen } from "./cgroup-freezer.ts";
 import { killEverything, processesIn } from "./cgroup-kill.ts";
 import { makeEverywhere } from "./cgroup-make.ts";
@@ -123,6 +124,12 @@ export class Cgroups implements Disposable {
   /** Whether it exists in any hierarchy. */
   exists(path: string): boolean {
     return directoriesOf(this.place(path)).some((directory) => existsSync(directory));
+  }
+
+  /** Names of those right below it, in any hierarchy. */
+  async namesIn(path: string): Promise<readonly string[]> {
+    const below = await Promise.all(directoriesOf(this.place(path)).map(childCgroups));
+    return [...new Set(below.flat().map((directory) => basename(directory)))];
   }
 
   /** Whether it exists in every hierarchy. */

@@ -147,6 +147,10 @@ beforeAll(async () => {
           return id("c");
         },
         events: async () => {},
+        examine: async (_context, { checkNetwork }) => [
+          { what: "cgroup", text: "/caisson/pods/x belongs to no pod" },
+          ...(checkNetwork ? [{ what: "network", text: "pod default/web is not attached as it was" }] : []),
+        ],
         timeline: () => [
           { ...event(1n, "created"), detail: {} },
           { ...event(3n, "started"), detail: { pid: 12 } },
@@ -246,6 +250,11 @@ describe("caisson", () => {
       text: expect.stringContaining("9.9.9"),
     });
     expect(findings.map(({ what }) => what)).toContain("cgroups");
+    expect(findings.slice(-2)).toEqual([
+      { what: "leftover", verdict: "note", text: "pod default/web: processes of container main do not end" },
+      { what: "cgroup", verdict: "note", text: "/caisson/pods/x belongs to no pod" },
+    ]);
+    expect((await caisson("doctor", "--network")).out).toContain("note     network: pod default/web is not attached as it was");
   });
 
   it("explains itself and refuses what it does not know", async () => {

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import type { Duplex } from "node:stream";
 import type { OciResources, OciSpec } from "../../../../src/core/oci.ts";
 import type {
@@ -347,6 +347,10 @@ export class FakeRuntime implements Runtime {
 
   async removeCgroup(cgroupsPath: string): Promise<void> {
     this.cgroups.delete(cgroupsPath);
+  }
+
+  async cgroupsIn(parent: string): Promise<readonly string[]> {
+    return [...this.cgroups].filter((path) => dirname(path) === parent).map((path) => basename(path));
   }
 
   cgroupExists(cgroupsPath: string): boolean {

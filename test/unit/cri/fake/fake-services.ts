@@ -88,6 +88,9 @@ export class FakeNetwork implements PodNetwork {
     ];
     return { ips: ["10.1.0.2", "fd00::2"], cniResult: { cniVersion: "1.0.0", interfaces, ips } };
   }
+  async unowned(): Promise<readonly []> {
+    return [];
+  }
   async collect(isKnown: (podId: string) => boolean): Promise<void> {
     for (const podId of this.attached) if (!isKnown(podId)) this.attached.delete(podId);
   }
