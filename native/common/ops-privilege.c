@@ -38,9 +38,13 @@ int op_seccomp(struct run *run, const value *v)
 		const void *program;
 	} filter = { (uint16_t)(v[OP_SECCOMP_PROGRAM].size / 8), v[OP_SECCOMP_PROGRAM].bytes };
 	uint32_t flags = v[OP_SECCOMP_FLAGS].u32;
-	if (flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)
-		return say(run, -EINVAL, "nobody would listen", NULL, NULL);
-	return (int)k_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter));
+	int result = (int)k_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter));
+	if (result >= 0 && (flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)) {
+		/* The kernel makes it close-on-exec. */
+		run->listener = result;
+		return 0;
+	}
+	return result;
 }
 
 /* A process that owns no right to its own stdout cannot reopen /dev/stdout. The null device belongs to everybody. */

@@ -73,6 +73,8 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_PERSONALITY] = op_personality,
 	[OP_MEMORY_POLICY] = op_memory_policy,
 	[OP_HOOK] = op_hook,
+	[OP_CONNECT_UNIX] = op_connect_unix,
+	[OP_SEND_LISTENER] = op_send_listener,
 	[OP_EXEC_HOST] = op_exec_host,
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,
@@ -134,8 +136,8 @@ static void close_except(unsigned from, int *keep, size_t count)
 
 void close_all_descriptors(struct run *run)
 {
-	int keep[] = { run->env->report, run->env->release };
-	close_except(3 + run->kept, keep, 2);
+	int keep[] = { run->env->report, run->env->release, run->listener };
+	close_except(3 + run->kept, keep, 3);
 	run->root = run->proc = run->own_fds = run->null_device = run->mask_template = run->env->image = -1;
 	memset(run->env->slots, 0xff, sizeof run->env->slots);
 	memset(run->env->pins, 0xff, sizeof run->env->pins);
@@ -222,7 +224,7 @@ _Noreturn static void fail(struct run *run, int error, const char *signature, co
 
 _Noreturn void plan_run(const struct plan *plan, struct plan_env *env)
 {
-	struct run run = { .plan = plan, .env = env, .root = -1, .proc = -1, .own_fds = -1, .null_device = -1, .mask_template = -1 };
+	struct run run = { .plan = plan, .env = env, .root = -1, .proc = -1, .own_fds = -1, .null_device = -1, .mask_template = -1, .listener = -1 };
 	value values[OP_MAX_FIELDS];
 	plan_cursor(plan, &run.cursor);
 	while (plan_next(&run.cursor)) {

@@ -21,6 +21,7 @@ struct run {
 	int proc;           /* private procfs; -1: not open yet */
 	int own_fds;        /* directory of this process's descriptors in it; -1: not open yet */
 	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
+	int listener;       /* seccomp notification descriptor, kept for `send-listener` until execve; -1: none */
 	int mask_template;  /* the empty tmpfs that masks directories; -1: none yet */
 	int death_signal;   /* lost at fork and at a change of credentials, so it is kept here */
 	unsigned kept;      /* how many descriptors from 3 on are the executed process's */
@@ -118,7 +119,8 @@ op_function op_open_tree, op_fsmount, op_overlay, op_mount_attr, op_root_propaga
 op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op_oom_score_adj, op_no_new_privs, op_seccomp, op_user,
 	op_bounding_caps, op_caps, op_umask, op_cwd, op_keyring, op_stdio, op_console, op_park, op_exec,
 	op_connect, op_exec_host, op_hold_frozen, op_expose;
-op_function op_apparmor, op_selinux, op_scheduler, op_io_priority, op_cpu_affinity, op_personality, op_memory_policy, op_hook, op_keep;
+op_function op_apparmor, op_selinux, op_scheduler, op_io_priority, op_cpu_affinity, op_personality, op_memory_policy, op_hook, op_keep,
+	op_connect_unix, op_send_listener;
 
 /* 1 if an op behind this one works on slots, pins, the root or the host's files. */
 int rest_needs_descriptors(const struct run *run);

@@ -19,6 +19,7 @@ import { openProcess } from "./open-process.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { copyProcOf, podProcPath, procTakesPidns } from "./proc-source.ts";
 import { processSettings } from "./process/process-settings.ts";
+import { wantsListener } from "./process/seccomp-listener.ts";
 import { findSecurityModules, withLabels } from "./process/security-modules.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
 import type { ProcSource } from "./rootfs/mount-plan.ts";
@@ -88,7 +89,10 @@ async function admit(input: CreateInput, cgroupsPath: string, pid: number): Prom
 
 /** What no plan carries out yet is refused: a container with less protection than was asked for is worse than none. */
 function refuseUnsupported({ linux }: OciSpec): void {
-  const asked: readonly (readonly [name: string, value: unknown])[] = [["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]]];
+  const asked: readonly (readonly [name: string, value: unknown])[] = [
+    ["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]],
+    ["linux.seccomp", linux.seccomp !== undefined && wantsListener(linux.seccomp) ? "SCMP_ACT_NOTIFY" : undefined],
+  ];
   const found = asked.find(([, value]) => value !== undefined);
   if (found !== undefined) {
     throw new RuntimeError("unimplemented", `${found[0]} (${String(found[1])}) is not supported for containers yet`);

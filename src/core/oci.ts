@@ -205,6 +205,10 @@ export interface OciSeccomp {
   readonly architectures?: readonly string[];
   readonly flags?: readonly string[];
   readonly syscalls?: readonly OciSyscall[];
+  /** Socket of who answers for SCMP_ACT_NOTIFY, on the host. */
+  readonly listenerPath?: string;
+  /** Handed to it as it is. */
+  readonly listenerMetadata?: string;
 }
 
 export interface OciLinux {

@@ -131,7 +131,7 @@ export const opSchemas = {
   rlimit: op(54, { resource: "u32", soft: "u64", hard: "u64" }),
   "oom-score-adj": op(55, { value: "i64" }),
   "no-new-privs": op(56, {}),
-  /** flags: SECCOMP_FILTER_FLAG_*. program: struct sock_filter[]. */
+  /** flags: SECCOMP_FILTER_FLAG_*; with NEW_LISTENER the descriptor stays open until execve, for `send-listener`. program: struct sock_filter[]. */
   seccomp: op(57, { flags: "u32", program: "bytes" }),
   /** keepcaps, setgroups, setresgid, setresuid; capabilities stay until `caps`. Also gives stdio to the user, except the null device. */
   user: op(58, { uid: "u32", gid: "u32", groups: "u32s" }),
@@ -189,6 +189,10 @@ export const opSchemas = {
     after: "str",
     timeoutMs: "u32",
   }),
+  /** A stream socket connected to this host path. */
+  "connect-unix": op(78, { out: "u32", path: "str" }),
+  /** Waits until that process (as the child sees it) has a seccomp notification descriptor, takes a copy and sends it with the message. */
+  "send-listener": op(79, { socket: "u32", pid: "u32", message: "bytes" }),
 
   // ---- checkpoint and restore
   /** Executes a program of the host, with these slots as descriptors 3, 4, 5, ... Last operation. */

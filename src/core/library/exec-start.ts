@@ -5,6 +5,7 @@ import { addon } from "../../native/addon.ts";
 import type { OciProcess } from "../oci.ts";
 import { openProcess } from "../open-process.ts";
 import { processSettings } from "../process/process-settings.ts";
+import { handedBarrier, SeccompHandOver } from "../process/seccomp-listener.ts";
 import { findSecurityModules, withLabels } from "../process/security-modules.ts";
 import type { ProcessIdentity } from "../runtime.ts";
 import { readStartTicks } from "../shim/process-handle.ts";
@@ -16,6 +17,7 @@ import { helperIdOf } from "./container-shim.ts";
 import { notRunning } from "./errors.ts";
 import { giveAway, hasNullDevice } from "./init-start.ts";
 import type { Machine } from "./machine.ts";
+import { hookStateOf } from "./oci-state.ts";
 import type { ProcessExit, RunningProcess } from "./process.ts";
 import type { ProcessSpec } from "./process-spec.ts";
 import { planSetns } from "./setns-plan.ts";
@@ -65,7 +67,13 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
   });
   const execId = randomUUID();
   const request = { id: helperIdOf(input.id), execId, plan, cloneKinds: 0, cgroup: use.into, timeoutMs: 0, signal };
-  const running = await shim.exec({ ...request, fds: [...stdio.fds, init.fd] });
+  const handOver = new SeccompHandOver((step) => shim.run(step), signal);
+  const onBarrier = async (number: number, pid: number): Promise<void> => {
+    if (number === handedBarrier) return await handOver.handed();
+    const state = { ...hookStateOf(input.id, config), status: "running", pid: input.init.pid };
+    if (config.seccomp !== undefined) await handOver.connect(pid, { state, profile: config.seccomp });
+  };
+  const running = await shim.exec({ ...request, fds: [...stdio.fds, init.fd], onBarrier });
   const identity = { pid: running.pid, startTicks: readStartTicks(running.pid) ?? 0n };
   // From here on it is the container's: it lives on when this process ends.
   await shim.execAdopt(helperIdOf(input.id), execId);

@@ -12,6 +12,7 @@ import { sysctlPath } from "../namespace/sysctl-path.ts";
 import type { OciProcess, OciSpec } from "../oci.ts";
 import { nsKind, podPin } from "../plan-schema.ts";
 import { processSettings } from "../process/process-settings.ts";
+import { handedBarrier, SeccompHandOver, seccompBarrier } from "../process/seccomp-listener.ts";
 import { findSecurityModules, withLabels } from "../process/security-modules.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
@@ -188,6 +189,7 @@ async function forkInit(
   const gathered = await gatherInit(input, { ...held, idmaps });
   const { fds, use, offsets } = gathered;
   const planned = planInit(gathered.input);
+  const handOver = new SeccompHandOver((request) => shim.run(request), signal);
   let consoleFd: number | undefined;
   const identity = await shim.create({
     ...shimSide(input, shape, use),
@@ -197,6 +199,11 @@ async function forkInit(
     deadlineMs: parkDeadlineMs,
     onBarrier: async (number, pid) => {
       if (number === hookBarrier) await runCreationHooks(config.hooks, hookStateOf(input.id, config), pid, signal);
+      if (number === seccompBarrier && config.seccomp !== undefined) {
+        const state = { ...hookStateOf(input.id, config), status: "creating", pid };
+        await handOver.connect(pid, { state, profile: config.seccomp });
+      }
+      if (number === handedBarrier) await handOver.handed();
       if (number === timeBarrier) writeFileSync(`/proc/${pid}/timens_offsets`, offsets);
     },
     onExports: ([fd]) => {

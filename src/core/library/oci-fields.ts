@@ -76,8 +76,8 @@ export const ociFields: Readonly<Record<string, Fate>> = {
   "linux.seccomp.architectures": "honoured",
   "linux.seccomp.flags": "honoured",
   "linux.seccomp.syscalls": "honoured",
-  "linux.seccomp.listenerPath": later,
-  "linux.seccomp.listenerMetadata": later,
+  "linux.seccomp.listenerPath": "honoured",
+  "linux.seccomp.listenerMetadata": "honoured",
 
   "linux.resources.devices": "honoured",
   "linux.resources.memory.limit": "honoured",

@@ -4,6 +4,7 @@ import { RuntimeError } from "../../lib/errors.ts";
 import { checkHooks } from "../hooks.ts";
 import { sysctlPath } from "../namespace/sysctl-path.ts";
 import type { OciIdMapping } from "../oci.ts";
+import { checkListener } from "../process/seccomp-listener.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { Config, Device, Mount, NamespaceType } from "./config.ts";
 import { refuseUnknownFields } from "./known-fields.ts";
@@ -34,6 +35,7 @@ export function validateConfig(config: Config, facts: MachineFacts): void {
   for (const rule of config.cgroups?.resources?.devices ?? []) checkDevice(rule, "device rule");
   checkCgroups(config, facts);
   checkHooks(config.hooks);
+  checkListener(config.seccomp);
   if (config.rootPropagation !== undefined && !/^r?(private|slave|shared|unbindable)$/.test(config.rootPropagation)) {
     throw invalid(`rootPropagation ${JSON.stringify(config.rootPropagation)} is not known`);
   }

@@ -7,6 +7,7 @@ import type { Op } from "../plan.ts";
 import type { CapabilitySets } from "./capabilities.ts";
 import type { ResourceLimit } from "./resource-limits.ts";
 import type { SeccompFilter } from "./seccomp.ts";
+import { handedBarrier, seccompBarrier } from "./seccomp-listener.ts";
 
 export interface ProcessSettings {
   readonly capabilities: CapabilitySets;
@@ -30,7 +31,9 @@ export function planLimits(limits: readonly ResourceLimit[]): readonly Op[] {
 export function planConfinement(process: OciProcess, settings: ProcessSettings): readonly Op[] {
   const { capabilities, seccomp } = settings;
   const { uid, gid, additionalGids, umask } = process.user;
-  const filter: readonly Op[] = seccomp === undefined ? [] : [{ op: "seccomp", flags: seccomp.flags, program: seccomp.program }];
+  const handOver = (number: number): readonly Op[] => (seccomp?.notify === true ? [{ op: "barrier", number }] : []);
+  const filter: readonly Op[] =
+    seccomp === undefined ? [] : [...handOver(seccompBarrier), { op: "seccomp", flags: seccomp.flags, program: seccomp.program }];
   const noNewPrivileges = process.noNewPrivileges === true;
   return [
     ...(umask === undefined ? [] : [{ op: "umask", mask: umask } as const]),
@@ -50,6 +53,7 @@ export function planConfinement(process: OciProcess, settings: ProcessSettings):
       ambient: capabilities.ambient,
     },
     ...(noNewPrivileges ? [{ op: "no-new-privs" } as const, ...filter] : []),
+    ...handOver(handedBarrier),
   ];
 }
 

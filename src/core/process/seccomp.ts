@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { RuntimeError } from "../../lib/errors.ts";
 import type { Addon, SeccompRuleSet } from "../../native/types.ts";
 import type { OciSeccomp, OciSeccompAction, OciSeccompOperator, OciSyscall } from "../oci.ts";
+import { wantsListener } from "./seccomp-listener.ts";
 import { shrinkSeccompProgram } from "./seccomp-shrink.ts";
 
 const permission = 1; // EPERM
@@ -56,6 +57,7 @@ export function seccompWords(listens: boolean) {
 }
 
 const specAllow = 4;
+const newListener = 8;
 const permissive: ReadonlySet<OciSeccompAction> = new Set(["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"]);
 
 export interface SeccompFilter {
@@ -63,12 +65,14 @@ export interface SeccompFilter {
   readonly flags: number;
   /** struct sock_filter[]. */
   readonly program: Buffer;
+  /** Somebody has to be handed the notification descriptor. */
+  readonly notify?: boolean;
 }
 
 /** Rules for libseccomp, one per condition on the same argument, since it ANDs only conditions on different ones. */
 export function seccompRules(profile: OciSeccomp): SeccompRuleSet {
   const defaultAction = actionNumber(profile.defaultAction, profile.defaultErrnoRet);
-  if (profile.defaultAction === "SCMP_ACT_NOTIFY") throw notifyRefused();
+  if (profile.defaultAction === "SCMP_ACT_NOTIFY") throw notifyRefused("as default action: nothing could be set up");
   return {
     defaultAction,
     // An architecture that this machine cannot run has no meaning for its filter.
@@ -81,7 +85,8 @@ export function seccompRules(profile: OciSeccomp): SeccompRuleSet {
 }
 
 function rulesOf(entry: OciSyscall): readonly SeccompRuleSet["rules"][number][] {
-  if (entry.action === "SCMP_ACT_NOTIFY") throw notifyRefused();
+  if (entry.action === "SCMP_ACT_NOTIFY" && entry.names.includes("write"))
+    throw notifyRefused("for write: the process could not say that it has loaded it");
   const action = actionNumber(entry.action, entry.errnoRet);
   const args = (entry.args ?? []).map(({ index, value, valueTwo, op }) => {
     const operator = operators[op];
@@ -100,8 +105,8 @@ function actionNumber(action: OciSeccompAction, errno: number | undefined): numb
   return number | ((errno ?? permission) & 0xffff);
 }
 
-function notifyRefused(): RuntimeError {
-  return new RuntimeError("unimplemented", "seccomp profiles with SCMP_ACT_NOTIFY are not supported yet: use another action");
+function notifyRefused(why: string): RuntimeError {
+  return new RuntimeError("invalid_argument", `seccomp: SCMP_ACT_NOTIFY cannot be used ${why}`);
 }
 
 /** SECCOMP_FILTER_FLAG_*; without any word speculation stays allowed, as the kernel did before 5.16. */
@@ -129,7 +134,8 @@ export class SeccompCompiler {
   }
 
   async compile(profile: OciSeccomp): Promise<SeccompFilter> {
-    const flags = seccompFlags(profile);
+    const notify = wantsListener(profile);
+    const flags = seccompFlags(profile) | (notify ? newListener : 0);
     const key = this.#keys.get(profile) ?? createHash("sha256").update(JSON.stringify(profile)).digest("base64");
     this.#keys.set(profile, key);
     let program = this.#programs.get(key);
@@ -140,6 +146,6 @@ export class SeccompCompiler {
       // A failure is not kept: the next container asks again and gets the reason.
       program.catch(() => this.#programs.delete(key));
     }
-    return { flags, program: await program };
+    return { flags, program: await program, notify };
   }
 }
