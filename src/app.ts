@@ -21,6 +21,7 @@ import { translateContainerOn } from "./cri/translate-container.ts";
 import { type NodeFacts, readTranslationNode } from "./cri/translate-node.ts";
 import { resolveResources } from "./cri/translate-resources.ts";
 import { translateSandbox } from "./cri/translate-sandbox.ts";
+import type { TranslationOptions } from "./cri/translation.ts";
 import type { InfoResponse } from "./gen/caisson/v1/node.ts";
 import { openImageService } from "./image/open-image-service.ts";
 import { messageOf, RuntimeError } from "./lib/errors.ts";
@@ -287,6 +288,28 @@ function streamingOptions({ streaming }: Config, log: Log): StreamingOptions {
   };
 }
 
+/** The default under both of its names, then the profiles. */
+function handlersOf({ runtime, runtimes, cdi }: Config, cgroupDriver: CgroupDriver): CriConfig["handlers"] {
+  const options = (profile: Config["runtimes"][string] = {}): TranslationOptions => {
+    const { absentMountSources, defaultCapabilities, defaultSysctls, shmBytes, privilegedHostDevices } = {
+      ...runtime,
+      ...profile,
+    };
+    const cdiAnnotations = cdi.fromAnnotations;
+    return {
+      cgroupDriver,
+      absentMountSources,
+      defaultCapabilities,
+      defaultSysctls,
+      shmBytes,
+      privilegedHostDevices,
+      cdiAnnotations,
+    };
+  };
+  const profiles = Object.entries(runtimes).map(([name, profile]): [string, TranslationOptions] => [name, options(profile)]);
+  return new Map([["", options()], ["caisson", options()], ...profiles]);
+}
+
 function criConfig(config: Config, cgroupDriver: CgroupDriver, facts: NodeFacts): CriConfig {
   const { runtime } = config;
   return {
@@ -295,14 +318,7 @@ function criConfig(config: Config, cgroupDriver: CgroupDriver, facts: NodeFacts)
     stateDir: config.state,
     netnsDir: runtime.netnsDir,
     cgroupDriver,
-    translation: {
-      cgroupDriver,
-      absentMountSources: runtime.absentMountSources,
-      defaultCapabilities: runtime.defaultCapabilities,
-      defaultSysctls: runtime.defaultSysctls,
-      shmBytes: runtime.shmBytes,
-      cdiAnnotations: config.cdi.fromAnnotations,
-    },
+    handlers: handlersOf(config, cgroupDriver),
     execOutputBytes: runtime.execOutputBytes,
     killPatienceMs: runtime.killPatienceS * 1000,
     execDrainMs: runtime.execDrainMs,

@@ -100,6 +100,11 @@ const sections = {
       "Set in every pod with a network of its own, unless the pod says otherwise.",
       { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
     ),
+    privileged_host_devices: key(
+      v.boolean(),
+      "Whether a privileged container gets every device of the node, or only those that it asks for.",
+      true,
+    ),
     shm_bytes: key(count(4096, 2 ** 40), "Size of a pod's /dev/shm.", 64 << 20),
     kill_patience_s: key(
       count(1, 3600),
@@ -150,6 +155,22 @@ const general = {
   log_level: key(v.picklist(logLevels), "Least severity that is logged.", "info"),
 } satisfies v.ObjectEntries;
 
+/** What a runtime handler may have otherwise than [runtime]. */
+const { default_capabilities, default_sysctls, shm_bytes, absent_mount_sources, privileged_host_devices } = sections.runtime;
+const profile = v.strictObject({
+  default_capabilities: v.exactOptional(default_capabilities.wrapped),
+  default_sysctls: v.exactOptional(default_sysctls.wrapped),
+  shm_bytes: v.exactOptional(shm_bytes.wrapped),
+  absent_mount_sources: v.exactOptional(absent_mount_sources.wrapped),
+  privileged_host_devices: v.exactOptional(privileged_host_devices.wrapped),
+});
+/** As a RuntimeClass can name it; the default handler has [runtime] itself. */
+const handlerName = v.pipe(
+  v.string(),
+  v.regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, "must be a name of lower-case letters, digits and dashes"),
+  v.notValue("caisson", "is the default handler, which [runtime] describes"),
+);
+
 const section = <const E extends v.ObjectEntries>(entries: E) => v.optional(v.strictObject(entries), {} as never);
 const schema = v.strictObject({
   ...general,
@@ -158,6 +179,7 @@ const schema = v.strictObject({
   image: section(sections.image),
   cdi: section(sections.cdi),
   runtime: section(sections.runtime),
+  runtimes: v.optional(v.record(handlerName, profile), {}),
   streaming: v.pipe(
     section(sections.streaming),
     v.check(
@@ -189,15 +211,22 @@ const camel = (name: string): string => name.replaceAll(/_([a-z])/g, (_, letter:
 const isTable = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
+const frozenKeys = (table: Readonly<Record<string, unknown>>): object =>
+  Object.freeze(
+    Object.fromEntries(
+      Object.entries(table).map(([name, value]) => [camel(name), typeof value === "object" ? Object.freeze(value) : value]),
+    ),
+  );
+
+const frozenProfiles = (profiles: Readonly<Record<string, object>>): object =>
+  Object.freeze(Object.fromEntries(Object.entries(profiles).map(([name, values]) => [name, frozenKeys({ ...values })])));
+
 /** Only the names of our own keys are changed: those inside a value (registries, sysctls) are the administrator's. */
 function freeze(parsed: v.InferOutput<typeof schema>): Config {
   const entries = Object.entries(parsed).map(([name, value]): [string, unknown] => {
+    if (name === "runtimes") return [name, frozenProfiles(parsed.runtimes)];
     if (!(name in sections) || !isTable(value)) return [camel(name), value];
-    const inner = Object.entries(value).map(([k, val]): [string, unknown] => [
-      camel(k),
-      typeof val === "object" ? Object.freeze(val) : val,
-    ]);
-    return [name, Object.freeze(Object.fromEntries(inner))];
+    return [name, frozenKeys(value)];
   });
   return Object.freeze(Object.fromEntries(entries)) as Config;
 }
@@ -267,5 +296,10 @@ export function describeConfig(): string {
       return [`# ${v.getDescription(optional.wrapped) ?? ""}`, `${name} = ${toml(v.getDefault(optional))}`];
     });
   const tables = Object.entries(sections).flatMap(([name, entries]) => ["", `[${name}]`, ...lines(entries)]);
-  return `${[...lines(general), ...tables].join("\n")}\n`;
+  const profiles = [
+    "",
+    "# [runtimes.NAME] is a runtime handler that pods choose by their RuntimeClass. It may have these keys, and has those of [runtime] else:",
+    `# ${Object.keys(profile.entries).join(", ")}`,
+  ];
+  return `${[...lines(general), ...tables, ...profiles].join("\n")}\n`;
 }

@@ -61,7 +61,8 @@ export interface CriConfig {
   /** Directory of the pinned network namespaces: /run/netns. */
   readonly netnsDir: string;
   readonly cgroupDriver: "cgroupfs" | "systemd";
-  readonly translation: TranslationOptions;
+  /** What pods of each runtime handler get; "" is the default, which has a name as well. */
+  readonly handlers: ReadonlyMap<string, TranslationOptions>;
   /** Most bytes kept of an ExecSync's two streams together; the reply must stay under 16 MiB. */
   readonly execOutputBytes: number;
   /** How long the end of a container is waited for after SIGKILL. */

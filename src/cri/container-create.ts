@@ -16,7 +16,7 @@ import { containerName, digestOf, newId } from "./names.ts";
 import { spareDir, upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
 import { removeBundle, writeBundle, writeBundleConfig } from "./record-mirror.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
-import { checkedContainerConfig, checkedContainerMetadata, checkedSandboxMetadata } from "./request-checks.ts";
+import { checkedContainerConfig, checkedContainerMetadata, checkedSandboxMetadata, handlerOptions } from "./request-checks.ts";
 import { containerCgroup } from "./translate-cgroup.ts";
 import { imageMountFailure, mountedImages } from "./translate-image-mounts.ts";
 import type { ContainerTranslation } from "./translation.ts";
@@ -199,7 +199,7 @@ async function translate(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs
     rootfs,
     cgroupVersion: app.runtime.cgroupVersion,
     volumesDir: volumesDir(app.config, id),
-    options: app.config.translation,
+    options: handlerOptions(app.config, wanted.sandbox.handler),
   });
 }
 

@@ -7,7 +7,7 @@ import { checkedHandler, checkedImage } from "./request-checks.ts";
 /** Ends with its caller: a pull that nobody waits for is not worth its traffic, and nothing half-made becomes visible. */
 export async function pullImage(app: CriApp, ctx: Context, request: PullImageRequest): Promise<PullImageResponse> {
   const reference = checkedImage(request.image);
-  checkedHandler(request.image?.runtimeHandler ?? "");
+  checkedHandler(app.config, request.image?.runtimeHandler ?? "");
   const id = await step("image.pull", () => app.images.pull(reference, authOf(request.auth), ctx.signal));
   return { imageRef: id };
 }

@@ -1,17 +1,22 @@
 /** Checks of requests that need nothing but the request, before anything is recorded. */
 import type { ContainerConfig, ContainerMetadata, ImageSpec, PodSandboxConfig, PodSandboxMetadata } from "../gen/cri/v1/api.ts";
 import { RuntimeError } from "../lib/errors.ts";
+import type { CriConfig } from "./app-types.ts";
 import { hasControlCharacter, invalid, quoted } from "./translate-check.ts";
+import type { TranslationOptions } from "./translation.ts";
 
-/** The only runtime handlers: the default and its name. */
-export const handlers = ["", "caisson"] as const;
+export function checkedHandler({ handlers }: Pick<CriConfig, "handlers">, handler: string): string {
+  if (handlers.has(handler)) return handler;
+  const known = [...handlers.keys()].filter((name) => name !== "").join(", ");
+  throw invalid(`runtime handler ${quoted(handler)} is not known; this node has ${known} ([runtimes] in its configuration)`);
+}
 
-export function checkedHandler(handler: string): string {
-  if ((handlers as readonly string[]).includes(handler)) return handler;
-  throw new RuntimeError(
-    "invalid_argument",
-    `runtime handler ${JSON.stringify(handler)} is not known; this node has only the default handler, "caisson"`,
-  );
+/** What the handler of a pod that is there gives: the administrator may have taken it away since. */
+export function handlerOptions({ handlers }: Pick<CriConfig, "handlers">, handler: string): TranslationOptions {
+  const options = handlers.get(handler);
+  if (options !== undefined) return options;
+  const sentence = `runtime handler ${quoted(handler)} of the pod is no longer configured; bring [runtimes.${handler}] back or make the pod anew`;
+  throw new RuntimeError("failed_precondition", sentence);
 }
 
 export function checkedSandboxConfig(config: PodSandboxConfig | undefined): PodSandboxConfig {

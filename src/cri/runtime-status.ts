@@ -2,7 +2,6 @@ import type { RuntimeCondition, StatusRequest, StatusResponse } from "../gen/cri
 import type { NetworkStatus } from "../network/pod-network.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { infoText } from "./info-json.ts";
-import { handlers } from "./request-checks.ts";
 
 export async function status(app: CriApp, _ctx: Context, request: StatusRequest): Promise<StatusResponse> {
   const network = app.network.status();
@@ -10,7 +9,7 @@ export async function status(app: CriApp, _ctx: Context, request: StatusRequest)
   return {
     status: { conditions: conditionsOf(app, network) },
     info: request.verbose ? infoOf(app, network) : {},
-    runtimeHandlers: handlers.map((name) => ({ name, features })),
+    runtimeHandlers: [...app.config.handlers.keys()].map((name) => ({ name, features })),
     features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: false, mountOptions: true },
   };
 }

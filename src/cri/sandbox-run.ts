@@ -11,7 +11,7 @@ import { writePodFiles } from "./pod-files.ts";
 import { supervise } from "./pod-supervision.ts";
 import { mirrorSandbox, mirrorSandboxRegardless } from "./record-mirror.ts";
 import type { SandboxRecord } from "./records.ts";
-import { checkedHandler, checkedSandboxConfig, checkedSandboxMetadata } from "./request-checks.ts";
+import { checkedHandler, checkedSandboxConfig, checkedSandboxMetadata, handlerOptions } from "./request-checks.ts";
 import { podCidrs } from "./runtime-config-update.ts";
 import { markStopping } from "./sandbox-notready.ts";
 import { advanceNetwork, advanceSandbox } from "./sandbox-state.ts";
@@ -29,7 +29,7 @@ interface Wanted {
 export async function runPodSandbox(app: CriApp, ctx: Context, request: RunPodSandboxRequest): Promise<RunPodSandboxResponse> {
   const config = checkedSandboxConfig(request.config);
   const metadata = checkedSandboxMetadata(config);
-  const handler = checkedHandler(request.runtimeHandler);
+  const handler = checkedHandler(app.config, request.runtimeHandler);
   const wanted = { config, handler, name: sandboxName(metadata), digest: digestOf({ config, handler }) };
   const what = `pod sandbox ${metadata.namespace}/${metadata.name}`;
   const podSandboxId = await app.names.claim(
@@ -94,7 +94,7 @@ function intent(app: CriApp, id: string, wanted: Wanted): SandboxRecord {
     runDir: podDir(app.config, id),
     nodeHostname: hostname(),
     netnsPath: netnsPath(app.config, id),
-    options: app.config.translation,
+    options: handlerOptions(app.config, wanted.handler),
   });
   if (translation.spec.user !== null && !app.config.features.userNamespaces) {
     throw new RuntimeError(

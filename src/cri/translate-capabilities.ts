@@ -19,8 +19,8 @@ function canonical(name: string): string {
 }
 
 /**
- * Base set (everything, nothing or the defaults), then single adds, then single drops. Inheritable and ambient stay empty whatever is
- * asked (CVE-2022-24769, CVE-2022-27652). `defaults` are names as the CRI has them; `held` is what the daemon itself may hand out.
+ * Base set (everything, nothing or the defaults), then single adds, then single drops. Inheritable and ambient are empty
+ * (CVE-2022-24769, CVE-2022-27652) but for what is asked for as ambient, which the kernel wants to be inheritable. `defaults` are names as the CRI has them; `held` is what the daemon itself may hand out.
  */
 export function resolveCapabilities(
   asked: Capability | undefined,
@@ -32,7 +32,6 @@ export function resolveCapabilities(
   const drop = asked?.dropCapabilities ?? [];
   const adds = add.filter((name) => !isAll(name)).map(canonical);
   const drops = drop.filter((name) => !isAll(name)).map(canonical);
-  for (const name of asked?.addAmbientCapabilities ?? []) if (!isAll(name)) canonical(name);
 
   const wanted = new Set<string>();
   if (privileged) {
@@ -44,8 +43,19 @@ export function resolveCapabilities(
   }
   const inOrder = capabilityNames.filter((name) => wanted.has(name));
   const given = inOrder.filter((name) => held.has(name));
+  const ambient = resolveAmbient(asked?.addAmbientCapabilities ?? [], wanted).filter((name) => held.has(name));
   return {
-    sets: { bounding: given, effective: given, permitted: given, inheritable: [], ambient: [] },
+    sets: { bounding: given, effective: given, permitted: given, inheritable: ambient, ambient },
     lacking: inOrder.filter((name) => !held.has(name)),
   };
+}
+
+/** Kept by a user that is not root, across execve of programs that know nothing of it; only what the container has. */
+function resolveAmbient(asked: readonly string[], wanted: ReadonlySet<string>): readonly string[] {
+  const names = new Set(asked.some(isAll) ? wanted : []);
+  for (const name of asked.filter((one) => !isAll(one)).map(canonical)) {
+    if (!wanted.has(name)) throw invalid(`ambient capability ${name} is not one of the container's; add it to add_capabilities`);
+    names.add(name);
+  }
+  return capabilityNames.filter((name) => names.has(name));
 }

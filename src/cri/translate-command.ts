@@ -1,5 +1,6 @@
-import type { ContainerConfig, KeyValue } from "../gen/cri/v1/api.ts";
+import type { ContainerConfig } from "../gen/cri/v1/api.ts";
 import type { ImageConfig } from "../image/image-service.ts";
+import { textOfBytes } from "../lib/raw-text.ts";
 import { cleanAbsolutePath, invalid, quoted } from "./translate-check.ts";
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -17,16 +18,6 @@ export function resolveArgs(
   const bad = args.findIndex((arg) => arg.includes("\0"));
   if (bad >= 0) throw invalid(`argument ${bad} of the command contains a NUL character`);
   return args;
-}
-
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-function decodeValue({ key, value }: KeyValue): string {
-  try {
-    return utf8.decode(value);
-  } catch {
-    throw invalid(`value of environment variable ${quoted(key)} is not UTF-8`);
-  }
 }
 
 function checkVariable(key: string, value: string): void {
@@ -56,7 +47,7 @@ export function resolveEnvironment(
     variables.set(key, value);
   }
   for (const variable of config.envs) {
-    const value = decodeValue(variable);
+    const value = textOfBytes(variable.value);
     checkVariable(variable.key, value);
     variables.set(variable.key, value);
   }

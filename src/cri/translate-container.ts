@@ -126,7 +126,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
   const seccomp = await resolveSeccomp(security, process.capabilities?.bounding ?? [], node);
   const userNamespace = pod.spec.user !== null;
   const asked = await resolveDevices(config.devices, userNamespace, node.host);
-  const everyDevice = privileged ? await hostDevices(userNamespace, node.host) : undefined;
+  const everyDevice = privileged && input.options.privilegedHostDevices ? await hostDevices(userNamespace, node.host) : undefined;
   const askedPaths = new Set(asked.devices.map((device) => device.path));
   const mounts = await resolveMounts(
     {

@@ -10,7 +10,7 @@ import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig 
 import type { Image } from "../image/image-service.ts";
 import type { PodNetworkRequest } from "../network/pod-network.ts";
 
-/** The administrator's part of the configuration ([runtime] in config.toml) that the translation reads. */
+/** The administrator's part of the configuration that the translation reads: [runtime], with what [runtimes.HANDLER] says instead. */
 export interface TranslationOptions {
   /** Who makes cgroups: decides what a pod's parent may be. */
   readonly cgroupDriver: "cgroupfs" | "systemd";
@@ -22,6 +22,8 @@ export interface TranslationOptions {
   readonly defaultSysctls: Readonly<Record<string, string>>;
   /** Size of a pod's /dev/shm. */
   readonly shmBytes: number;
+  /** Whether a privileged container gets every device of the node, or only those that it asks for. */
+  readonly privilegedHostDevices: boolean;
   /** Whether a container's cdi.k8s.io annotations count, beside the kubelet's own field. */
   readonly cdiAnnotations: boolean;
 }

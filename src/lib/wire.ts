@@ -12,9 +12,10 @@
  * | strs  | readonly string[]       | u32 count, then each as str                        |
  * | u32s  | readonly number[]       | u32 count, then each as u32                        |
  *
- * Strings carry their NUL so that the helper, which must not allocate after fork, can use them in place.
+ * A string may hold bytes that are no UTF-8, as raw-text.ts writes them. Strings carry their NUL so that the helper, which must not allocate after fork, can use them in place.
  */
 import { RuntimeError } from "./errors.ts";
+import { bytesOfText } from "./raw-text.ts";
 
 export interface FieldTypes {
   u32: number;
@@ -65,9 +66,12 @@ export class WireWriter {
 
   str(value: string): void {
     if (value.includes("\0")) throw new RuntimeError("invalid_argument", `${JSON.stringify(value)} contains a NUL byte`);
-    const size = Buffer.byteLength(value);
+    const kept = value.isWellFormed() ? undefined : bytesOfText(value);
+    const size = kept?.length ?? Buffer.byteLength(value);
     this.u32(size);
-    this.#room(size + 1).write(value, this.#length);
+    const room = this.#room(size + 1);
+    if (kept === undefined) room.write(value, this.#length);
+    else room.set(kept, this.#length);
     this.#buffer[this.#length + size] = 0;
     this.#length += size + 1;
   }

@@ -60,6 +60,13 @@ describe("a configuration", () => {
     expect(config.runtime.defaultSysctls).toEqual({ "net.a_b": "1" });
   });
 
+  it("has runtime handlers, each with what differs from [runtime]", () => {
+    const text = '[runtimes.strict]\ndefault_capabilities = ["CHOWN"]\n[runtimes.large-shm]\nshm_bytes = 1073741824';
+    const { runtimes } = parseConfig(text, "f");
+    expect(runtimes).toEqual({ strict: { defaultCapabilities: ["CHOWN"] }, "large-shm": { shmBytes: 2 ** 30 } });
+    expect(Object.isFrozen(runtimes.strict?.defaultCapabilities)).toBe(true);
+  });
+
   it("is described with every key, and the description is a configuration with the defaults", () => {
     const text = describeConfig();
     expect(parseConfig(text, "described")).toEqual(parseConfig("", "empty"));
@@ -80,6 +87,9 @@ describe("a mistake is named", () => {
     ["[image]\nmax_concurrent_downloads = 0", /^config.toml: image.max_concurrent_downloads: .*>=1/],
     ['[runtime]\ncgroup_driver = "upstart"', /^config.toml: runtime.cgroup_driver: .*cgroupfs/],
     ['log_level = "loud"', /^config.toml: log_level: /],
+    ["[runtimes.caisson]", /runtimes.caisson: is the default handler/],
+    ["[runtimes.Kata]", /runtimes.Kata: must be a name of lower-case/],
+    ['[runtimes.a]\nnetns_dir = "/x"', "config.toml: unknown key runtimes.a.netns_dir"],
     ["root = /x", /^config.toml line 1, column \d+: not TOML/],
     ['a = 1\nroot = ""', /root: must be.*; config.toml: unknown key a/],
   ])("%j", (text, expected) => {

@@ -7,7 +7,7 @@ import { podSandboxStatus } from "../../../src/cri/sandbox-status.ts";
 import { stopPodSandbox } from "../../../src/cri/sandbox-stop.ts";
 import { ListPodSandboxRequest, NamespaceMode, PodSandboxState } from "../../../src/gen/cri/v1/api.ts";
 import { RuntimeError } from "../../../src/lib/errors.ts";
-import { createRequest, ctx, FakeNode, failure, podConfig, runRequest, until } from "./fake/fake-node.ts";
+import { createRequest, ctx, defaultOptions, FakeNode, failure, podConfig, runRequest, until } from "./fake/fake-node.ts";
 
 let node: FakeNode;
 beforeEach(async () => {
@@ -194,6 +194,19 @@ describe("RunPodSandbox", () => {
     const refused = await failure(runPodSandbox(node.app, ctx(), runRequest({ linux })));
     expect(refused).toMatchObject({ code: "failed_precondition", message: expect.stringContaining("need Linux 5.19") });
     expect(node.leftovers()).toEqual([]);
+  });
+
+  it("takes the handler's own options, and containers of a handler that is gone are refused", async () => {
+    node.handlers.set("roomy", { ...defaultOptions, shmBytes: 1 << 20 });
+    const { podSandboxId } = await runPodSandbox(node.app, ctx(), runRequest({}, "roomy"));
+    expect(node.app.sandboxes.get(podSandboxId)?.translation.spec.shmBytes).toBe(1 << 20);
+    node.handlers.delete("roomy");
+    const refused = await failure(node.container(podSandboxId));
+    expect(refused).toMatchObject({
+      code: "failed_precondition",
+      message: expect.stringContaining("bring [runtimes.roomy] back"),
+    });
+    expect((await status(podSandboxId)).status?.runtimeHandler).toBe("roomy");
   });
 
   it("takes the default handler by its name", async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { OciCapabilities } from "../../../src/core/oci.ts";
 import { capabilityNames } from "../../../src/core/process/capabilities.ts";
 import { resolveCapabilities } from "../../../src/cri/translate-capabilities.ts";
 import { Capability } from "../../../src/gen/cri/v1/api.ts";
@@ -44,8 +45,22 @@ describe("capabilities", () => {
     expect(bounding([], ["ALL"], true)).toEqual([...capabilityNames]);
   });
 
-  it("are the same in the three sets, and never inheritable or ambient (CVE-2022-24769)", () => {
-    const asked = Capability.fromPartial({ addCapabilities: ["KILL"], addAmbientCapabilities: ["KILL"] });
+  it("are ambient, and so inheritable, where that is asked for and they are the container's", () => {
+    const ambient = (add: string[], names: string[]): OciCapabilities =>
+      resolveCapabilities(
+        Capability.fromPartial({ addCapabilities: add, addAmbientCapabilities: names }),
+        false,
+        defaults,
+        new Set([...every].filter((name) => name !== "CAP_SYS_TIME")),
+      ).sets;
+    const { ambient: kept, inheritable } = ambient(["KILL", "SYS_TIME"], ["kill", "SYS_TIME"]);
+    expect([kept, inheritable]).toEqual([["CAP_KILL"], ["CAP_KILL"]]);
+    expect(ambient([], ["ALL"]).ambient).toEqual(ambient([], []).bounding);
+    expect(() => ambient([], ["SYS_ADMIN"])).toThrow(/CAP_SYS_ADMIN is not one of the container's/);
+  });
+
+  it("are the same in the three sets, and not inheritable or ambient unasked (CVE-2022-24769)", () => {
+    const asked = Capability.fromPartial({ addCapabilities: ["KILL"] });
     const { sets } = resolveCapabilities(asked, false, defaults, every);
     expect(sets.effective).toEqual(sets.bounding);
     expect(sets.permitted).toEqual(sets.bounding);

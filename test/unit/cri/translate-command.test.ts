@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { resolveArgs, resolveEnvironment, resolveWorkingDir } from "../../../src/cri/translate-command.ts";
+import { bytesOfText } from "../../../src/lib/raw-text.ts";
 
 const image = { entrypoint: ["/entry", "-x"], cmd: ["run"] };
 
@@ -68,9 +69,10 @@ describe("the environment", () => {
     expect(() => env(["A=b\0c"], [])).toThrow(/NUL/);
   });
 
-  it("refuses bytes that are no text", () => {
-    const envs = [{ key: "A", value: Buffer.from([0xff, 0xfe]) }];
-    expect(() => resolveEnvironment({ envs, tty: false }, { env: [] }, "web")).toThrow(/"A" is not UTF-8/);
+  it("keeps bytes that are no text", () => {
+    const envs = [{ key: "A", value: Buffer.from([0xff, 0x3d, 0xfe]) }];
+    const last = resolveEnvironment({ envs, tty: false }, { env: [] }, "web").at(-1) ?? "";
+    expect(bytesOfText(last)).toEqual(Buffer.from([0x41, 0x3d, 0xff, 0x3d, 0xfe]));
   });
 });
 

@@ -23,6 +23,7 @@ export const options: TranslationOptions = {
   defaultCapabilities: ["CHOWN", "NET_RAW", "SETUID"],
   defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" },
   shmBytes: 64 << 20,
+  privilegedHostDevices: true,
   cdiAnnotations: false,
 };
 

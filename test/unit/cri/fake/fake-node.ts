@@ -11,7 +11,7 @@ import { runPodSandbox } from "../../../../src/cri/sandbox-run.ts";
 import type { NodeFacts } from "../../../../src/cri/translate-node.ts";
 import { resolveResources } from "../../../../src/cri/translate-resources.ts";
 import { translateSandbox } from "../../../../src/cri/translate-sandbox.ts";
-import type { TranslateContainer } from "../../../../src/cri/translation.ts";
+import type { TranslateContainer, TranslationOptions } from "../../../../src/cri/translation.ts";
 import {
   ContainerConfig,
   CreateContainerRequest,
@@ -49,6 +49,16 @@ export const translateForTest: TranslateContainer = async (input) => ({
   notes: [],
 });
 
+export const defaultOptions: TranslationOptions = {
+  cgroupDriver: "cgroupfs",
+  absentMountSources: "create",
+  defaultCapabilities: [],
+  defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0" },
+  shmBytes: 65536,
+  privilegedHostDevices: true,
+  cdiAnnotations: false,
+};
+
 export class FakeNode {
   readonly dir = mkdtempSync(join(tmpdir(), "caisson-cri-"));
   readonly runtime = new FakeRuntime();
@@ -61,6 +71,7 @@ export class FakeNode {
   killPatienceMs = 30_000;
   cri: Cri | undefined;
   translateContainer: TranslateContainer = translateForTest;
+  handlers = new Map(["", "caisson"].map((name) => [name, defaultOptions]));
   /** What differs from a node that can do everything. */
   facts: Partial<NodeFacts> = {};
 
@@ -71,14 +82,7 @@ export class FakeNode {
       stateDir: join(this.dir, "state"),
       netnsDir: join(this.dir, "netns"),
       cgroupDriver: "cgroupfs",
-      translation: {
-        cgroupDriver: "cgroupfs",
-        absentMountSources: "create",
-        defaultCapabilities: [],
-        defaultSysctls: { "net.ipv4.ip_unprivileged_port_start": "0" },
-        shmBytes: 65536,
-        cdiAnnotations: false,
-      },
+      handlers: this.handlers,
       execOutputBytes: 15 << 20,
       killPatienceMs: this.killPatienceMs,
       execDrainMs: 100,
