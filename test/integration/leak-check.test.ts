@@ -79,9 +79,9 @@ const plan: readonly Plant[] = [
   },
   {
     what: "a namespace that lives by a process",
-    make: () => stay("unshare", "--uts", "sh", "-c", "echo made; exec cat"),
+    make: () => stay("unshare", "--time", "sh", "-c", "echo made; exec cat"),
     clear: end,
-    seen: () => /^namespaces: uts:\[/,
+    seen: () => /^namespaces: time:\[/,
   },
   {
     what: "a namespace that lives by a descriptor alone",
