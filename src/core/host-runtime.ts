@@ -16,6 +16,7 @@ import { deviceLinks } from "./device/default-devices.ts";
 import { deviceNumbers } from "./device/host-node.ts";
 import { readExitRecord } from "./exit-record.ts";
 import { describeProcesses, untilAllEnded } from "./holders.ts";
+import { mountNamespaceLimitations } from "./mount-namespace.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { planPodNamespaces, planShm, type RunStep } from "./namespace/pod-namespaces.ts";
 import type { OciResources } from "./oci.ts";
@@ -87,6 +88,7 @@ export async function createHostRuntime(options: HostRuntimeOptions): Promise<Ho
   };
   const limitations = [
     ...own.sentences,
+    ...mountNamespaceLimitations(),
     ...(await cgroupLimitations(cgroups.hierarchies)),
     ...(await cgroups.limitations()),
     ...(await loadDefaultProfile()),

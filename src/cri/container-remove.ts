@@ -1,12 +1,14 @@
 import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { runPoststopHooks } from "../core/hooks.ts";
 import type { RemoveContainerRequest, RemoveContainerResponse } from "../gen/cri/v1/api.ts";
+import { removeStateTree } from "../lib/state-files.ts";
 import { step } from "../lib/step.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { endContainer } from "./container-end.ts";
 import { containerHooks } from "./container-hooks.ts";
 import { advanceContainer } from "./container-state.ts";
-import { writableLayerDir } from "./paths.ts";
+import { attachPointsDir, writableLayerDir } from "./paths.ts";
 import { removeBundle } from "./record-mirror.ts";
 import type { ContainerRecord } from "./records.ts";
 
@@ -67,7 +69,15 @@ export async function removeTraces(app: CriApp, record: Pick<ContainerRecord, "i
   app.writableLayers.forget(id);
   app.samples.forget(id);
   await step("container.remove-files", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
-  await step("container.remove-bundle", () => removeBundle(app, podId, id));
+  await step("container.remove-bundle", async () => {
+    await removeBundle(app, podId, id);
+    await removeAttachPoint(app, id);
+  });
   app.specs.forget(id);
   await step("container.release-image", () => app.images.release(id));
+}
+
+/** The helper's side of a removal does this too, but a dead helper's containers have none. */
+export async function removeAttachPoint(app: CriApp, id: string): Promise<void> {
+  await removeStateTree(join(attachPointsDir(app.config), id));
 }

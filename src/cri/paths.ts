@@ -23,4 +23,7 @@ export const workDir = (config: CriConfig, id: string): string => join(writableL
 export const spareDir = (config: CriConfig, id: string): string => join(writableLayerDir(config, id), "spare");
 export const volumesDir = (config: CriConfig, id: string): string => join(writableLayerDir(config, id), "volumes");
 
+/** Mount points of the containers' roots, empty directories on the node's side. */
+export const attachPointsDir = (config: CriConfig): string => join(config.stateDir, "containers");
+
 export const isObjectId = (name: string): boolean => /^[0-9a-f]{64}$/.test(name);

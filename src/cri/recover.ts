@@ -16,10 +16,10 @@ import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoName, messageOf } from "../lib/errors.ts";
 import type { CriApp } from "./app-types.ts";
-import { forgetContainer } from "./container-remove.ts";
+import { forgetContainer, removeAttachPoint } from "./container-remove.ts";
 import { identifyEventLog } from "./events.ts";
 import { checkCgroupDriver, identifyInstance } from "./instance.ts";
-import { isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
+import { attachPointsDir, isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
 import { type MirroredPod, readMirrors } from "./record-mirror.ts";
 import { tellMissedEvents } from "./recover-events.ts";
 import { recoverSandbox } from "./recover-sandbox.ts";
@@ -47,6 +47,7 @@ export async function recover(app: CriApp): Promise<void> {
   await Promise.all(podless.map((record) => guarded(app, record.id, () => forgetPodless(app, record.id))));
   await Promise.all(mirrors.map((mirror) => guarded(app, mirror.id, () => sweepStrangePod(app, mirror))));
   await sweepWritableLayers(app);
+  await sweepAttachPoints(app);
   tellMissedEvents(app);
   await app.images.recovered();
   for (const container of app.containers.all())
@@ -131,10 +132,20 @@ async function sweepStrangePod(app: CriApp, mirror: MirroredPod): Promise<void> 
 /** Writable layers that no container owns: of containers that were removed while the database could not be written. */
 async function sweepWritableLayers(app: CriApp): Promise<void> {
   const dir = writableLayersDir(app.config);
+  const orphans = await unownedIn(app, dir);
+  await Promise.all(orphans.map((name) => guarded(app, name, () => rm(join(dir, name), { recursive: true, force: true }))));
+}
+
+/** Mount points that no container owns: a reboot takes them, the death of a pod with its daemon does not. */
+async function sweepAttachPoints(app: CriApp): Promise<void> {
+  const orphans = await unownedIn(app, attachPointsDir(app.config));
+  await Promise.all(orphans.map((name) => guarded(app, name, () => removeAttachPoint(app, name))));
+}
+
+async function unownedIn(app: CriApp, dir: string): Promise<readonly string[]> {
   const names = await readdir(dir).catch((error: unknown) => {
     if (errnoName(error) === "ENOENT") return [];
     throw error;
   });
-  const orphans = names.filter((name) => isObjectId(name) && !app.containers.knows(name));
-  await Promise.all(orphans.map((name) => guarded(app, name, () => rm(join(dir, name), { recursive: true, force: true }))));
+  return names.filter((name) => isObjectId(name) && !app.containers.knows(name));
 }

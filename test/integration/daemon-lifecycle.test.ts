@@ -99,6 +99,15 @@ while True: print(s.recv(500).decode(),flush=True)`;
   });
 });
 
+it("complains in Status, and in doctor, of a mount namespace that is not process 1's", () => {
+  const module = join(top, "src/core/mount-namespace.ts");
+  const program = `import { mountNamespaceLimitations } from ${JSON.stringify(module)}; console.log(mountNamespaceLimitations().join());`;
+  const script = '"$@"; echo ---; unshare --mount "$@"; :';
+  const inside = ["--mount", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", script, "sh"];
+  const out = spawnSync("unshare", [...inside, process.execPath, "--input-type=module", "--eval", program], { encoding: "utf8" });
+  expect(out.stdout).toMatch(/^\n---\nthe daemon runs in a mount namespace of its own: .*\n$/);
+});
+
 describe("wrong usage", () => {
   const run = (...args: string[]) => spawnSync(join(top, "scripts/caissond"), args, { encoding: "utf8" });
 

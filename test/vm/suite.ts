@@ -199,7 +199,13 @@ await test("oom scores below zero and raised limits are given, as the machine ha
   const pod = node.podConfig("scores");
   const podId = await node.runPod(pod);
   const id = await node.run(podId, pod, node.containerConfig("main", forever, { linux: { resources: { oom_score_adj: -997 } } }));
-  assert.equal(readFileSync(`/proc/${(await node.info(id)).pid}/oom_score_adj`, "utf8").trim(), "-997");
+  const { pid } = await node.info(id);
+  assert.equal(readFileSync(`/proc/${pid}/oom_score_adj`, "utf8").trim(), "-997");
+  // The helper is its parent: safe from the OOM killer, outside of every pod and of the daemon's own cgroup.
+  const helper = /\) \S (\d+) /.exec(readFileSync(`/proc/${pid}/stat`, "utf8"))?.[1];
+  assert.equal(readFileSync(`/proc/${helper}/oom_score_adj`, "utf8").trim(), "-999");
+  assert.match(readFileSync(`/proc/${helper}/cgroup`, "utf8"), /^0::\/caisson-[0-9a-f-]{36}\/shims$/m);
+  assert.notEqual(readFileSync(`/proc/${helper}/cgroup`, "utf8"), readFileSync(`/proc/${node.daemon.pid}/cgroup`, "utf8"));
   await node.removePod(podId);
 });
 
