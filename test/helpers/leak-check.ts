@@ -43,7 +43,6 @@ const pids = (): number[] =>
     .filter((pid) => pid > 0);
 
 const isShim = (pid: number): boolean => text(`/proc/${pid}/comm`).startsWith("caisson");
-const isDaemon = (pid: number): boolean => text(`/proc/${pid}/cmdline`).includes("/dist/main.js\0");
 
 /** Kernel threads and their children come and go by themselves. */
 const isKernelThread = (pid: number): boolean => text(`/proc/${pid}/cmdline`) === "" && !/\) Z /.test(text(`/proc/${pid}/stat`));
@@ -56,7 +55,13 @@ function processes(): Set<string> {
     const comm = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
     const [state = "", parent = ""] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     // What we leave is a daemon, a helper, a process in one of our cgroups, or an unreaped child of either; the rest is the machine's own.
-    const ours = isShim(pid) || isDaemon(pid) || /\/caisson-/.test(text(`/proc/${pid}/cgroup`));
+    const command = text(`/proc/${pid}/cmdline`).split("\0").join(" ");
+    if (command.includes("/dist/main.js ")) {
+      // By its arguments, which name its directories: a test may end one and start it again.
+      found.add(`daemon ${command}`);
+      continue;
+    }
+    const ours = isShim(pid) || /\/caisson-/.test(text(`/proc/${pid}/cgroup`));
     const zombie = state === "Z" && /caisson/.test(text(`/proc/${parent}/cmdline`));
     if (!ours && !zombie) continue;
     found.add(`${pid} ${comm}${state === "Z" ? " (zombie)" : ""}`);

@@ -134,7 +134,7 @@ const plan: readonly Plant[] = [
     what: "a daemon",
     make: () => stay("sh", "-c", "echo made; read x", "/dist/main.js"),
     clear: end,
-    seen: () => /^processes: \d+ sh$/,
+    seen: () => /^processes: daemon .*main\.js/,
   },
   {
     what: "a zombie",
