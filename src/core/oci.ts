@@ -226,7 +226,11 @@ export interface OciLinux {
   readonly mountLabel?: string;
   readonly personality?: OciPersonality;
   readonly memoryPolicy?: OciMemoryPolicy;
+  readonly netDevices?: OciNetDevices;
 }
+
+/** By their names on the host; `name`: what they are called inside. */
+export type OciNetDevices = Readonly<Record<string, { readonly name?: string }>>;
 
 export interface OciHook {
   readonly path: string;

@@ -193,6 +193,9 @@ export const opSchemas = {
   "connect-unix": op(78, { out: "u32", path: "str" }),
   /** Waits until that process (as the child sees it) has a seccomp notification descriptor, takes a copy and sends it with the message. */
   "send-listener": op(79, { socket: "u32", pid: "u32", message: "bytes" }),
+  /** Moves a network device of the child's own namespace into that of the slot, as `inside`, with its addresses, and sets it up. The child
+   *  is in that namespace afterwards. */
+  "net-device": op(80, { netns: "u32", name: "str", inside: "str" }),
 
   // ---- checkpoint and restore
   /** Executes a program of the host, with these slots as descriptors 3, 4, 5, ... Last operation. */

@@ -6,6 +6,7 @@ import type {
   OciIdMapping,
   OciIoPriority,
   OciMemoryPolicy,
+  OciNetDevices,
   OciPersonality,
   OciResources,
   OciRlimit,
@@ -91,6 +92,8 @@ export interface Config {
   readonly domainname?: string;
   /** Needs a network namespace. */
   readonly networks?: readonly { readonly type: "loopback" }[];
+  /** Devices of the host that move into the container's network namespace. */
+  readonly netDevices?: OciNetDevices;
   readonly sysctl?: Readonly<Record<string, string>>;
 
   readonly cgroups?: CgroupConfig;

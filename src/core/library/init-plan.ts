@@ -22,6 +22,9 @@ export const timeBarrier = 1;
 /** Number of the barrier at which hooks of the runtime's namespaces run: everything is mounted, nothing is pivoted. */
 export const hookBarrier = 2;
 
+/** Number of the barrier at which network devices are moved in. */
+export const netDeviceBarrier = 5;
+
 /** Slots of stdin, stdout and stderr; noSlot is the container's own null device. */
 export interface StdioSlots {
   readonly stdin: number;
@@ -82,6 +85,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       ...(shape.user === "shared" ? [] : planHandOver(input)),
       ...root.outer,
       ...namespaces.enter,
+      ...(Object.keys(oci.linux.netDevices ?? {}).length > 0 ? [{ op: "barrier", number: netDeviceBarrier } as const] : []),
       ...(input.loopback ? [{ op: "loopback-up" } as const] : []),
       // While the procfs at hand is the host's: nothing of it is masked yet.
       ...[...input.sysctls].map(([key, value]): Op => ({ op: "sysctl", key, value })),

@@ -9,6 +9,7 @@ import { runCreationHooks } from "../hooks.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
 import { mapText, toHostId } from "../namespace/id-map.ts";
 import { sysctlPath } from "../namespace/sysctl-path.ts";
+import { moveNetDevices } from "../network-devices.ts";
 import type { OciProcess, OciSpec } from "../oci.ts";
 import { nsKind, podPin } from "../plan-schema.ts";
 import { processSettings } from "../process/process-settings.ts";
@@ -25,7 +26,7 @@ import type { Config, TimeOffset } from "./config.ts";
 import { sendConsole } from "./console-socket.ts";
 import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
-import { hookBarrier, type InitPlanInput, planInit, timeBarrier } from "./init-plan.ts";
+import { hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrier } from "./init-plan.ts";
 import type { Machine } from "./machine.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { ProcessSpec } from "./process-spec.ts";
@@ -199,6 +200,8 @@ async function forkInit(
     deadlineMs: parkDeadlineMs,
     onBarrier: async (number, pid) => {
       if (number === hookBarrier) await runCreationHooks(config.hooks, hookStateOf(input.id, config), pid, signal);
+      if (number === netDeviceBarrier && config.netDevices !== undefined)
+        await moveNetDevices(config.netDevices, pid, (request) => shim.run(request), signal);
       if (number === seccompBarrier && config.seccomp !== undefined) {
         const state = { ...hookStateOf(input.id, config), status: "creating", pid };
         await handOver.connect(pid, { state, profile: config.seccomp });

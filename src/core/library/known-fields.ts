@@ -21,6 +21,7 @@ const config: Fields<Config> = {
   hostname: true,
   domainname: true,
   networks: true,
+  netDevices: true,
   sysctl: true,
   cgroups: true,
   capabilities: true,

@@ -76,6 +76,7 @@ function linuxOf(linux: NonNullable<FullSpec["linux"]>): Omit<Config, "rootfs"> 
     ...given("sysctl", linux.sysctl),
     ...given("personality", linux.personality),
     ...given("memoryPolicy", linux.memoryPolicy),
+    ...given("netDevices", linux.netDevices),
     ...given("mountLabel", linux.mountLabel || undefined),
     maskPaths: linux.maskedPaths ?? [],
     readonlyPaths: linux.readonlyPaths ?? [],

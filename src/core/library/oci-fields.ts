@@ -61,7 +61,7 @@ export const ociFields: Readonly<Record<string, Fate>> = {
   "linux.gidMappings": "honoured",
   "linux.timeOffsets": "honoured",
   "linux.devices": "honoured",
-  "linux.netDevices": later,
+  "linux.netDevices": "honoured",
   "linux.cgroupsPath": "honoured",
   "linux.rootfsPropagation": "honoured",
   "linux.maskedPaths": "honoured",

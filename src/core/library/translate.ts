@@ -91,6 +91,7 @@ export function translateConfig(config: Config, process: OciProcess): OciSpec {
       ...given("sysctl", config.sysctl),
       ...given("personality", config.personality),
       ...given("memoryPolicy", config.memoryPolicy),
+      ...given("netDevices", config.netDevices),
       ...given("mountLabel", config.mountLabel),
     },
   };

@@ -3,6 +3,7 @@ import { isAbsolute, normalize } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { checkHooks } from "../hooks.ts";
 import { sysctlPath } from "../namespace/sysctl-path.ts";
+import { checkNetDevices } from "../network-devices.ts";
 import type { OciIdMapping } from "../oci.ts";
 import { checkListener } from "../process/seccomp-listener.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
@@ -35,6 +36,7 @@ export function validateConfig(config: Config, facts: MachineFacts): void {
   for (const rule of config.cgroups?.resources?.devices ?? []) checkDevice(rule, "device rule");
   checkCgroups(config, facts);
   checkHooks(config.hooks);
+  checkNetDevices(config.netDevices, namespaceOf(config, "net") !== undefined);
   checkListener(config.seccomp);
   if (config.rootPropagation !== undefined && !/^r?(private|slave|shared|unbindable)$/.test(config.rootPropagation)) {
     throw invalid(`rootPropagation ${JSON.stringify(config.rootPropagation)} is not known`);
