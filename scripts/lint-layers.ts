@@ -16,6 +16,7 @@ const rank: Readonly<Record<string, number>> = {
   store: 2,
   streaming: 2,
   cri: 3,
+  containers: 3,
   server: 4,
   cli: 4,
   app: 5,

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Config } from "./config.ts";
+import { LibraryContainers } from "./containers/library-containers.ts";
 import { CdiDevices } from "./core/device/cdi.ts";
 import { createHostRuntime } from "./core/host-runtime.ts";
 import type { Runtime } from "./core/runtime.ts";
@@ -32,6 +33,7 @@ import { returnFreedMemory } from "./native/freed-memory.ts";
 import { openServiceNotify, type ServiceNotify } from "./native/service-notify.ts";
 import { openPodNetwork } from "./network/cni-network.ts";
 import type { Gate } from "./server/call.ts";
+import { containerService } from "./server/container-service.ts";
 import { type GrpcServer, serveGrpc } from "./server/grpc-server.ts";
 import { imageService } from "./server/image-service.ts";
 import { nodeService } from "./server/node-service.ts";
@@ -80,6 +82,7 @@ class CaissonDaemon {
   #store: NodeStore | undefined;
   #runtime: Runtime | undefined;
   #cri: Cri | undefined;
+  #containers: LibraryContainers | undefined;
   #stopping: Promise<void> | undefined;
 
   constructor(config: Config, log: Log) {
@@ -108,7 +111,10 @@ class CaissonDaemon {
     this.#lock(config.state, "stop it, or give this one its own --state");
     const server = await this.#serve();
     this.#store = this.#openStore();
-    const cri = await this.#openCri(this.#store);
+    // Before the images: what these containers use of them is not to be removed.
+    const containers = new LibraryContainers(join(config.state, "library"));
+    this.#containers = containers;
+    const cri = await this.#openCri(this.#store, containers);
     this.#closed = "caissond is starting: records and pods are being read back";
     await recover(cri.app);
     if (this.#stopping !== undefined) throw new RuntimeError("canceled", "caissond was stopped while it started");
@@ -170,7 +176,12 @@ class CaissonDaemon {
       timeline: (id) => this.#store?.timeline(id) ?? [],
       events: (context, request, send) => replayEvents(app(), context, request, send),
     });
-    const server = await serveGrpc(this.#config.listen, [runtimeService(gate, app), imageService(gate, app), node], this.#log);
+    const container = containerService(gate, () => {
+      if (this.#containers === undefined) throw new RuntimeError("unavailable", "caissond is starting");
+      return this.#containers;
+    });
+    const services = [runtimeService(gate, app), imageService(gate, app), node, container];
+    const server = await serveGrpc(this.#config.listen, services, this.#log);
     this.#server = server;
     return server;
   }
@@ -188,7 +199,7 @@ class CaissonDaemon {
     return store;
   }
 
-  async #openCri(store: NodeStore): Promise<Cri> {
+  async #openCri(store: NodeStore, containers: LibraryContainers): Promise<Cri> {
     const config = this.#config;
     const log = this.#log;
     // What systemd's own sd_booted() looks at.
@@ -206,7 +217,7 @@ class CaissonDaemon {
     this.#runtime = runtime;
     this.#own("runtime", () => runtime[Symbol.asyncDispose]());
     for (const limitation of runtime.limitations) log.warn({}, limitation);
-    const images = await openImageService(config, store, log);
+    const images = await openImageService(config, store, log, () => containers.mentions());
     this.#own("images", () => images.close());
     const network = await openPodNetwork({
       confDirs: config.cni.confDirs,

@@ -22,6 +22,7 @@ export interface NodeImagesParts {
   readonly thread: SourceThread;
   readonly pinned: (names: readonly string[]) => boolean;
   readonly log: Log;
+  readonly mentions: () => string;
 }
 
 const eraseWaitMs = 10_000;
@@ -199,6 +200,10 @@ export class NodeImages implements ImageService {
     for (const id of this.#held()) if (images.get(id) === undefined) return;
     const needed = new Set([...images.all().flatMap((image) => image.chainIds), ...[...this.#leases].flat()]);
     const garbage = layers.all().flatMap((layer) => (needed.has(layer.chainId) ? [] : [layer.chainId]));
-    if (garbage.length > 0) await step("image.remove-layers", () => layers.remove(garbage));
+    if (garbage.length === 0) return;
+    // Directories of layers have the digits of their chain's digest for their name.
+    const mentions = this.#parts.mentions();
+    const unused = garbage.filter((id) => !mentions.includes(id.slice(id.indexOf(":") + 1)));
+    if (unused.length > 0) await step("image.remove-layers", () => layers.remove(unused));
   }
 }

@@ -36,10 +36,17 @@ export interface ImageOptions {
   readonly unpackPath: string;
   readonly native: SpawnFunctions;
   readonly log: Log;
+  /** What others than pods say of directories that they use: a layer whose directory is named there stays. */
+  readonly mentions?: (() => string) | undefined;
 }
 
 /** Opens the images below the configured root and sweeps what a crash left half-made there. */
-export async function openImageService(config: Config, records: RecordStore, log: Log): Promise<NodeImages> {
+export async function openImageService(
+  config: Config,
+  records: RecordStore,
+  log: Log,
+  mentions?: () => string,
+): Promise<NodeImages> {
   const { image, registry } = config;
   const nativeDir = config.runtime.nativeDir === "" ? builtNativeDir : config.runtime.nativeDir;
   return await openImages({
@@ -56,6 +63,7 @@ export async function openImageService(config: Config, records: RecordStore, log
     unpackPath: join(nativeDir, "caisson-unpack"),
     native: addon,
     log,
+    mentions,
   });
 }
 
@@ -81,5 +89,6 @@ export async function openImages(options: ImageOptions): Promise<NodeImages> {
     maxConcurrentDownloads: options.maxConcurrentDownloads,
     log,
   });
-  return new NodeImages({ rootDir, layers, images, puller, thread, pinned: pinnedBy(options.pinned), log });
+  const { mentions = () => "" } = options;
+  return new NodeImages({ rootDir, layers, images, puller, thread, pinned: pinnedBy(options.pinned), log, mentions });
 }

@@ -41,8 +41,8 @@ export function serverStream<Request, Response>(
 }
 
 /** Resolves when the stream takes more: at most a handful of messages wait in memory for a client that does not read. */
-async function write<Response>(
-  call: ServerWritableStream<unknown, Response>,
+export async function write<Response>(
+  call: Pick<ServerWritableStream<unknown, Response>, "write"> & NodeJS.EventEmitter,
   message: Response,
   cut: AbortSignal,
 ): Promise<void> {

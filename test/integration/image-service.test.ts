@@ -328,6 +328,22 @@ describe("keeping and removing", () => {
     expect(layerNames()).toEqual([]);
     expect(readdirSync(join(node.root, "images"))).toEqual([]);
   });
+  it("keeps a layer that somebody else than a pod mentions, until nobody does", async () => {
+    let mentioned = "";
+    await node[Symbol.asyncDispose]();
+    node = await ImageNode.start({ mentions: () => mentioned });
+    const reference = await push("test/mentioned", "1", small("mentioned"));
+    await node.pull(reference);
+    const dir = node.images.find(reference)?.layerDirs[0] ?? "";
+    mentioned = `{"mounts":[{"source":"overlay","data":"lowerdir=${dir}"}]}`;
+    await node.images.remove(reference);
+    expect(node.images.list()).toEqual([]);
+    expect(readFileSync(join(dir, "file"), "utf8")).toBe("mentioned");
+    mentioned = "";
+    await node.images.recovered();
+    expect(layerNames()).toEqual([]);
+  });
+
   it("shows a held and removed image again when it is pulled again", async () => {
     const image = small("again");
     const reference = await push("test/again", "1", image);

@@ -1,7 +1,7 @@
 /** An OCI bundle: a directory with a config.json. */
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { fromOciSpec, type OciConfig, type ProcessSpec } from "../../core/library/public.ts";
+import { fromOciSpec, type OciConfig, type ProcessSpec, processFromOci } from "../../core/library/public.ts";
 import { errnoName, messageOf } from "../../lib/errors.ts";
 import { CommandError } from "../command-error.ts";
 
@@ -40,10 +40,5 @@ export function readBundle(directory: string): OciConfig & { readonly bundle: st
 
 /** The process of a config.json alone, as `exec --process` has it. */
 export function readProcess(file: string): ProcessSpec {
-  return processFrom(readObject(file));
-}
-
-/** What a process says is read as part of a spec, so that the same fields are refused. */
-export function processFrom(process: object): ProcessSpec {
-  return fromOciSpec({ ociVersion: "1.3.0", root: { path: "/" }, process }, "/").process;
+  return processFromOci(readObject(file));
 }

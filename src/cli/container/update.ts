@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
-import type { Resources } from "../../core/library/public.ts";
+import { mergeResources, type Resources } from "../../core/library/public.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { Command } from "../command.ts";
 import { CommandError } from "../command-error.ts";
 import type { Flags } from "../flags.ts";
 import { readJson } from "./bundle.ts";
 import { loadContainer } from "./loaded.ts";
-import { flagResources, mergeResources } from "./resource-flags.ts";
+import { flagResources } from "./resource-flags.ts";
 
 export const update: Command = {
   name: "update",

@@ -159,12 +159,17 @@ export class Container {
   }
 
   /** How the first process ended, whichever process has started it. Resolves at once when it has ended already. */
-  async wait(): Promise<ProcessExit> {
+  async wait(signal?: AbortSignal): Promise<ProcessExit> {
     const alive = setInterval(() => {}, keepAliveMs);
+    const gaveUp = Promise.withResolvers<never>();
+    const giveUp = () => gaveUp.reject(signal?.reason);
+    signal?.addEventListener("abort", giveUp, { once: true });
     try {
-      return await this.#access.initEnd(this.state());
+      signal?.throwIfAborted();
+      return await Promise.race([this.#access.initEnd(this.state()), gaveUp.promise]);
     } finally {
       clearInterval(alive);
+      signal?.removeEventListener("abort", giveUp);
     }
   }
 

@@ -6,6 +6,7 @@ import { allowedDevices, type Config, type Device, type Mount, type NamespaceTyp
 import { given } from "./given.ts";
 import { refuseOciFields } from "./oci-fields.ts";
 import type { ProcessSpec } from "./process-spec.ts";
+import { ociVersion } from "./translate.ts";
 
 /** What config.json has beyond what the core's own specs need. */
 type FullSpec = Partial<Omit<OciSpec, "linux" | "root" | "process">> & {
@@ -58,6 +59,11 @@ export function fromOciSpec(spec: object, bundle: string): OciConfig {
       ...given("execCpuAffinity", process.execCPUAffinity),
     },
   };
+}
+
+/** `process` of a config.json alone: what `fromOciSpec` says of it. */
+export function processFromOci(process: object): ProcessSpec {
+  return fromOciSpec({ ociVersion, root: { path: "/" }, process }, "/").process;
 }
 
 function linuxOf(linux: NonNullable<FullSpec["linux"]>): Omit<Config, "rootfs"> {

@@ -2,8 +2,9 @@ import { describe, expect, it } from "vitest";
 import { linesOf } from "../../../src/cli/container/container-ps.ts";
 import { parseDuration } from "../../../src/cli/container/events.ts";
 import { descriptorsToPass } from "../../../src/cli/container/passed-descriptors.ts";
-import { mergeResources, parseSize } from "../../../src/cli/container/resource-flags.ts";
+import { parseSize } from "../../../src/cli/container/resource-flags.ts";
 import { type FlagTable, parseFlags } from "../../../src/cli/flags.ts";
+import { mergeResources } from "../../../src/core/library/merge-resources.ts";
 
 const table = {
   all: { short: "a", about: "" },

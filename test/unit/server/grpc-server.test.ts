@@ -296,6 +296,7 @@ describe("generic clients", () => {
       list_services_response: { service: { name: string }[] };
     };
     expect(list.service.map((s) => s.name).sort()).toEqual([
+      "caisson.v1.ContainerService",
       "caisson.v1.NodeService",
       "grpc.health.v1.Health",
       "grpc.reflection.v1.ServerReflection",
