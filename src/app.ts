@@ -210,6 +210,7 @@ class CaissonDaemon {
       shimPath: join(nativeDir(config), "caisson-shim"),
       shimEnv: Object.entries(process.env).flatMap(([name, value]) => (passedOn.has(name) ? [`${name}=${value}`] : [])),
       logLineBytes: config.runtime.maxLogLine,
+      criuPath: config.checkpoint.criu || undefined,
       cgroupDriver,
       instance,
       log,

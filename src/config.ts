@@ -141,6 +141,9 @@ const sections = {
     token_ttl_s: key(count(1, 3600), "How long a URL is good for.", 60),
     max_pending_tokens: key(count(1, 1_000_000), "Most URLs that wait for their clients.", 1000),
   },
+  checkpoint: {
+    criu: key(v.union([absolutePath, v.literal("")]), "CRIU's program; empty: looked up in PATH, when it is needed.", ""),
+  },
   store: {
     ballast_bytes: key(count(0, 1 << 30), "Kept free for removals on a full disk.", 1 << 20),
     events_per_object: key(count(16, 100_000), "Oldest events beyond it are forgotten.", 256),
@@ -188,6 +191,7 @@ const schema = v.strictObject({
       "tls_cert and tls_key belong together, and client_ca needs both",
     ),
   ),
+  checkpoint: section(sections.checkpoint),
   store: section(sections.store),
 });
 

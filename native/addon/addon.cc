@@ -29,6 +29,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::sealedMemfd>(exports, "sealedMemfd");
 	put<caisson::close>(exports, "close");
 	put<caisson::umount2>(exports, "umount2");
+	put<caisson::extendedAttribute>(exports, "extendedAttribute");
 	put<caisson::fsTypeOf>(exports, "fsTypeOf");
 	put<caisson::tryLock>(exports, "tryLock");
 	put<caisson::unlock>(exports, "unlock");

@@ -28,6 +28,7 @@ void resizeTerminal(const Napi::CallbackInfo& info);
 Napi::Value sealedMemfd(const Napi::CallbackInfo& info);
 void close(const Napi::CallbackInfo& info);
 Napi::Value umount2(const Napi::CallbackInfo& info);
+Napi::Value extendedAttribute(const Napi::CallbackInfo& info);
 Napi::Value fsTypeOf(const Napi::CallbackInfo& info);
 Napi::Value tryLock(const Napi::CallbackInfo& info);
 void unlock(const Napi::CallbackInfo& info);

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/xattr.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -161,6 +162,19 @@ Napi::Value fsTypeOf(const Napi::CallbackInfo& info)
 	if (fstatfs(toInt(info[0], "fd must be a descriptor"), &fs) < 0)
 		throw nativeError(info.Env(), errno, "fstatfs");
 	return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(fs.f_type));
+}
+
+Napi::Value extendedAttribute(const Napi::CallbackInfo& info)
+{
+	char value[256];
+	const std::string path = toText(info[0], "path must be a string without NUL");
+	const std::string name = toText(info[1], "name must be a string without NUL");
+	const ssize_t size = lgetxattr(path.c_str(), name.c_str(), value, sizeof value);
+	if (size >= 0)
+		return Napi::String::New(info.Env(), value, static_cast<size_t>(size));
+	if (errno == ENODATA || errno == EOPNOTSUPP)
+		return info.Env().Null();
+	throw nativeError(info.Env(), errno, "lgetxattr");
 }
 
 Napi::Value tryLock(const Napi::CallbackInfo& info)

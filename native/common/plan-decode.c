@@ -133,7 +133,7 @@ static const char *broken_program(const struct wire_value *v)
 	if (slots->count > PLAN_SLOTS)
 		return "too many descriptors";
 	for (uint32_t i = 0; i < slots->count; i++)
-		if (wire_get_u32(slots->bytes + 4 * i) >= PLAN_SLOTS)
+		if (broken_rule(IN, wire_get_u32(slots->bytes + 4 * i)))
 			return "a slot number is out of range";
 	return NULL;
 }

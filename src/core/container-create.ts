@@ -5,8 +5,10 @@ import { RuntimeError } from "../lib/errors.ts";
 import { makeStateDirectory, removeStateTree } from "../lib/state-files.ts";
 import { step } from "../lib/step.ts";
 import { addon } from "../native/addon.ts";
+import type { CgroupUse } from "./cgroup/cgroups.ts";
 import { cgroupsPathOfOci } from "./cgroup/systemd-names.ts";
-import { type ContainerPlan, createSlot, hookBarrier, planContainer } from "./container-plan.ts";
+import { type ContainerPlanInput, createSlot, hookBarrier, planContainer } from "./container-plan.ts";
+import { restoreInit } from "./container-restore.ts";
 import { deviceNodes } from "./device/default-devices.ts";
 import { applyDeviceRules } from "./device/device-cgroup.ts";
 import { deviceProperties } from "./device/device-properties.ts";
@@ -25,6 +27,7 @@ import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
 import type { ProcSource } from "./rootfs/mount-plan.ts";
 import type { ContainerSpec, PodSpec, ProcessIdentity, Rootfs } from "./runtime.ts";
 import { createFlag } from "./shim/messages.ts";
+import type { PrepareRequest } from "./shim/requests.ts";
 import type { Shim } from "./shim/shim.ts";
 
 /** Bounds everything up to the parked init; a copy of image volumes is the longest part. */
@@ -56,7 +59,8 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
   if (!late) await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
   try {
     if (!late) guardDevices(input, cgroupsPath);
-    const init = await forkInit(input, cgroupsPath);
+    const init =
+      spec.restore === undefined ? await forkInit(input, cgroupsPath) : await restoreInit(input, cgroupsPath, spec.restore);
     return { process: init, oci: finalSpec(spec, pod, init, input.target) };
   } catch (error) {
     await removeAttachPoint(tools.stateDir, spec.id);
@@ -79,7 +83,7 @@ function guardDevices({ tools, spec }: CreateInput, cgroupsPath: string): void {
 }
 
 /** The child waits: it goes on in its cgroup, with all limits and rules in force. */
-async function admit(input: CreateInput, cgroupsPath: string, pid: number): Promise<void> {
+export async function admit(input: CreateInput, cgroupsPath: string, pid: number): Promise<void> {
   const { tools, spec } = input;
   const resources = spec.oci.linux.resources ?? {};
   const devices = deviceProperties(resources.devices ?? []);
@@ -110,27 +114,35 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
   const idmapSlots = await idmaps.prepare(spec.oci.mounts, createSlot.root + fds.length);
   fds.push(...idmaps.fds);
   const receivedSlots = createSlot.root + fds.length;
-  const planned = await makePlan(input, cgroupsPath, { proc: proc.source, idmapSlots, treeSlot, receivedSlots });
+  const planned = planContainer(await planInput(input, cgroupsPath, { proc: proc.source, idmapSlots, treeSlot, receivedSlots }));
   const use = tools.cgroups.use(cgroupsPath);
   const late = tools.cgroups.needsProcess(cgroupsPath);
   return await shim.create({
-    id: spec.id,
+    ...shimSide(input, use),
     plan: planned.plan,
     cloneKinds: planned.cloneKinds,
     fds,
-    flags: flagsOf(spec),
     cgroup: late ? "" : use.into,
     onBarrier: async (number, pid) => {
       if (number === hookBarrier) await runCreationHooks(spec.oci.hooks, hookState(input), pid, signal);
       else await admit(input, cgroupsPath, pid);
     },
+    deadlineMs: parkDeadlineMs,
+  });
+}
+
+/** What the helper is told of the container, started or restored. */
+export function shimSide({ tools, spec, signal }: CreateInput, use: CgroupUse): PrepareRequest {
+  return {
+    id: spec.id,
+    flags: flagsOf(spec),
+    cgroup: use.into,
     killPaths: use.killPaths,
     oomPath: use.oomPath,
     logPath: spec.logPath ?? "",
     logLineBytes: tools.logLineBytes,
-    deadlineMs: parkDeadlineMs,
     signal,
-  });
+  };
 }
 
 /** The bundle is where config.json lies by the time of the first hook. */
@@ -138,7 +150,7 @@ function hookState({ pod, spec }: CreateInput): HookState {
   return hookStateOfSpec(spec.id, join(pod.runDir, "containers", spec.id), spec.oci);
 }
 
-function treeSlots({ trees = [] }: ContainerSpec, first: number): (mount: OciMount) => number | undefined {
+export function treeSlots({ trees = [] }: ContainerSpec, first: number): (mount: OciMount) => number | undefined {
   const slots = new Map(trees.map(({ destination }, at) => [destination, first + at]));
   return ({ destination }) => slots.get(destination);
 }
@@ -165,7 +177,7 @@ interface Slots {
   readonly receivedSlots: number;
 }
 
-async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): Promise<ContainerPlan> {
+export async function planInput(input: CreateInput, cgroupsPath: string, slots: Slots): Promise<ContainerPlanInput> {
   const { tools, spec, pod } = input;
   const { oci } = spec;
   const profile = oci.linux.seccomp;
@@ -174,7 +186,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     devicesOf(oci, pod.user !== null),
     profile === undefined ? undefined : tools.seccomp.compile(profile),
   ]);
-  return planContainer({
+  return {
     id: spec.id,
     oci,
     pod,
@@ -194,7 +206,7 @@ async function makePlan(input: CreateInput, cgroupsPath: string, slots: Slots): 
     idmapSlot: slots.idmapSlots,
     treeSlot: slots.treeSlot,
     receivedSlots: slots.receivedSlots,
-  });
+  };
 }
 
 async function devicesOf(oci: OciSpec, inUserNamespace: boolean) {

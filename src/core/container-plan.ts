@@ -15,7 +15,7 @@ import { environmentOf, type ProcessSettings, planConfinement, planLimits, planO
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
 import { labelledMounts } from "./rootfs/mount-label.ts";
 import type { ProcSource } from "./rootfs/mount-plan.ts";
-import { planRootfs } from "./rootfs/rootfs-plan.ts";
+import { type PlannedRootfs, planRootfs } from "./rootfs/rootfs-plan.ts";
 import type { PidNamespace } from "./runtime.ts";
 
 /** Slots that come with a `create` request: stdio made by the shim, then the request's own descriptors in this order. */
@@ -65,25 +65,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
   const { oci, pod } = input;
   const pid = pidPlan(input);
   const inUserNamespace = pod.user !== null;
-  const rootfs = planRootfs({
-    mounts: labelledMounts(oci),
-    inUserNamespace,
-    idmapSlot: input.idmapSlot,
-    treeSlot: input.treeSlot,
-    cgroup: input.cgroupMount,
-    proc: input.proc,
-    slots: new PlanSlots(input.receivedSlots),
-    rootSlot: createSlot.root,
-    attachPath: input.attachPath,
-    readonlyRoot: oci.root.readonly === true,
-    rootPropagation: oci.linux.rootfsPropagation,
-    devices: input.devices,
-    links: input.links,
-    volumes: input.volumes,
-    maskedPaths: oci.linux.maskedPaths ?? [],
-    readonlyPaths: oci.linux.readonlyPaths ?? [],
-    cwd: oci.process.cwd,
-  });
+  const rootfs = planContainerRoot(input, new PlanSlots(input.receivedSlots));
   const cgroupKind = input.cgroupNamespace === "private" ? nsKind.cgroup : 0;
   const joins = sharedNamespaces(pod).map(({ slot, kind }): Op => ({ op: "join-ns", slot, kind }));
   const entering = inUserNamespace
@@ -124,6 +106,30 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       { op: "exec", path: oci.process.args[0] ?? "", args: oci.process.args, env: environmentOf(oci.process.env) },
     ],
   };
+}
+
+/** The root with everything in it. */
+export function planContainerRoot(input: ContainerPlanInput, slots: PlanSlots): PlannedRootfs {
+  const { oci, pod } = input;
+  return planRootfs({
+    mounts: labelledMounts(oci),
+    inUserNamespace: pod.user !== null,
+    idmapSlot: input.idmapSlot,
+    treeSlot: input.treeSlot,
+    cgroup: input.cgroupMount,
+    proc: input.proc,
+    slots,
+    rootSlot: createSlot.root,
+    attachPath: input.attachPath,
+    readonlyRoot: oci.root.readonly === true,
+    rootPropagation: oci.linux.rootfsPropagation,
+    devices: input.devices,
+    links: input.links,
+    volumes: input.volumes,
+    maskedPaths: oci.linux.maskedPaths ?? [],
+    readonlyPaths: oci.linux.readonlyPaths ?? [],
+    cwd: oci.process.cwd,
+  });
 }
 
 interface PidPlan {

@@ -59,6 +59,8 @@ export interface HostRuntimeOptions {
   readonly logLineBytes?: number;
   /** Environment of the shims. */
   readonly shimEnv?: readonly string[];
+  /** Absent: looked up in PATH, when it is needed. */
+  readonly criuPath?: string | undefined;
   /** Where shims complain, or null. */
   readonly shimStderrFd?: number | null;
 }
@@ -84,6 +86,7 @@ export async function createHostRuntime(options: HostRuntimeOptions): Promise<Ho
     procTakesPidns: kernelAtLeast(release(), 6, 17),
     links: hasKcore ? [...deviceLinks, core] : deviceLinks,
     logLineBytes: options.logLineBytes ?? 0,
+    criuPath: options.criuPath,
     log: options.log,
   };
   const limitations = [
@@ -209,6 +212,10 @@ export class HostRuntime implements Runtime {
 
   async metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined> {
     return await this.#tools.cgroups.metrics(cgroupsPath, nowNs);
+  }
+
+  isOpaqueDirectory(path: string): boolean {
+    return addon.extendedAttribute(path, "trusted.overlay.opaque") === "y";
   }
 
   async diskOf(path: string): Promise<DiskFacts> {

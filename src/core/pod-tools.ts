@@ -21,5 +21,7 @@ export interface PodTools {
   readonly links: readonly { readonly path: string; readonly target: string }[];
   /** Longest content of a log record; 0: the helper's own limit. */
   readonly logLineBytes: number;
+  /** undefined: looked up in PATH. */
+  readonly criuPath: string | undefined;
   readonly log: CoreLog;
 }

@@ -9,6 +9,9 @@ import { attachToContainer, type ContainerInputs } from "./container-attach.ts";
 import { cgroupsPathOf, createContainer, removeAttachPoint } from "./container-create.ts";
 import { execInContainer, streamInContainer } from "./container-exec.ts";
 import { stateOf } from "./container-exit.ts";
+import { checkpointContainer } from "./container-restore.ts";
+import type { CheckpointOptions } from "./criu/checkpoint-options.ts";
+import { whileFrozen } from "./criu/hold.ts";
 import { HostRootfs } from "./host-rootfs.ts";
 import { openImageTree } from "./image-tree.ts";
 import { planAttach, planNetworkCounters, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
@@ -161,6 +164,22 @@ export class HostPod implements Pod {
 
   async connect(port: number, signal: AbortSignal): Promise<Duplex> {
     return socketOf(this.id, await this.run(planConnect(this.#spec, port), `port ${port}`, signal));
+  }
+
+  async checkpoint(
+    containerId: string,
+    oci: OciSpec,
+    options: CheckpointOptions & { readonly held?: boolean },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const init = await this.#initOf(containerId);
+    const shim = await this.#link.shim();
+    await checkpointContainer({ tools: this.#tools, shim, pod: this.#spec, containerId, oci, init, options, signal });
+  }
+
+  async whileFrozen<T>(cgroupsPaths: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T> {
+    const directories = cgroupsPaths.map((path) => this.#tools.cgroups.freezer(path));
+    return await whileFrozen(await this.#link.shim(), directories, deadlineMs, work);
   }
 
   async signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void> {

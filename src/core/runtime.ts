@@ -3,6 +3,7 @@
  * pod.ts and container.ts; app.ts makes the one Runtime.
  */
 import type { Duplex, Readable, Writable } from "node:stream";
+import type { CheckpointOptions, RestoreOptions } from "./criu/checkpoint-options.ts";
 import type { OciIdMapping, OciResources, OciSpec } from "./oci.ts";
 
 /** A process named so that a recycled pid is noticed. */
@@ -83,8 +84,16 @@ export interface ContainerSpec {
   readonly stdinOnce: boolean;
   /** Image-declared volumes: content of `path` in the root is copied into `hostPath` (made empty by the caller) before it is mounted. */
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  /** Instead of its program: from a checkpoint. It then waits, frozen, for start. */
+  readonly restore?: ContainerRestore;
   /** Mounts of `oci` whose content is a tree that is already open; lent until `create` returns. */
   readonly trees?: readonly { readonly destination: string; readonly fd: number }[];
+}
+
+/** What `checkpoint` has saved; nothing in it is trusted. */
+export interface ContainerRestore {
+  readonly imagesDirectory: string;
+  readonly options: Omit<RestoreOptions, "imagesDirectory">;
 }
 
 export interface ContainerExit {
@@ -328,6 +337,15 @@ export interface Pod {
   attach(containerId: string, request: AttachRequest, signal: AbortSignal): Promise<AttachedStreams>;
   /** A connection to a port of the pod's loopback device, IPv4 before IPv6; half-open ends are possible. */
   connect(port: number, signal: AbortSignal): Promise<Duplex>;
+  /** Saves a running container. With `held` it is frozen already by whileFrozen. When it fails the container goes on as before. */
+  checkpoint(
+    containerId: string,
+    oci: OciSpec,
+    options: CheckpointOptions & { readonly held?: boolean },
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** All of these cgroups stand still while `work` runs, at one moment, at most `deadlineMs`: whoever is killed, they are thawed. */
+  whileFrozen<T>(cgroupsPaths: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T>;
   /** To init alone, or to everything in the container's cgroup. A container that is gone: no error. */
   signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void>;
   reopenLog(containerId: string, signal: AbortSignal): Promise<void>;
@@ -375,6 +393,8 @@ export interface Runtime {
   /** Reads each file once; undefined: there is no such cgroup. */
   stats(cgroupsPath: string): Promise<CgroupStats | undefined>;
   metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined>;
+  /** Whether a directory of a writable layer hides what the layers below have at its place. */
+  isOpaqueDirectory(path: string): boolean;
   /** The filesystem that holds this path. */
   diskOf(path: string): Promise<DiskFacts>;
   /** All or nothing; current values are put back when one is refused. A memory limit below what cannot be freed is

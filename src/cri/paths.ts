@@ -26,4 +26,7 @@ export const volumesDir = (config: CriConfig, id: string): string => join(writab
 /** Mount points of the containers' roots, empty directories on the node's side. */
 export const attachPointsDir = (config: CriConfig): string => join(config.stateDir, "containers");
 
+/** Checkpoints being made or unpacked: of no use after a restart. */
+export const checkpointsDir = (config: CriConfig): string => join(config.rootDir, "checkpoints");
+
 export const isObjectId = (name: string): boolean => /^[0-9a-f]{64}$/.test(name);

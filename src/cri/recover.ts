@@ -19,7 +19,7 @@ import type { CriApp } from "./app-types.ts";
 import { forgetContainer, removeAttachPoint } from "./container-remove.ts";
 import { identifyEventLog } from "./events.ts";
 import { checkCgroupDriver, identifyInstance } from "./instance.ts";
-import { attachPointsDir, isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
+import { attachPointsDir, checkpointsDir, isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
 import { type MirroredPod, readMirrors } from "./record-mirror.ts";
 import { tellMissedEvents } from "./recover-events.ts";
 import { recoverSandbox } from "./recover-sandbox.ts";
@@ -48,6 +48,8 @@ export async function recover(app: CriApp): Promise<void> {
   await Promise.all(mirrors.map((mirror) => guarded(app, mirror.id, () => sweepStrangePod(app, mirror))));
   await sweepWritableLayers(app);
   await sweepAttachPoints(app);
+  // Of a daemon that was killed in the middle of one: the memory of containers.
+  await rm(checkpointsDir(app.config), { recursive: true, force: true });
   tellMissedEvents(app);
   await app.images.recovered();
   for (const container of app.containers.all())

@@ -132,6 +132,7 @@ export const addon: Addon = {
   sealedMemfd: (name, content, executable) => call(name, (native) => native.sealedMemfd(name, content, executable)),
   close: (fd) => call(`descriptor ${fd}`, (native) => native.close(fd)),
   umount2: (path, flags) => callAsync(path, (native) => native.umount2(path, flags)),
+  extendedAttribute: (path, name) => call(path, (native) => native.extendedAttribute(path, name)),
   fsTypeOf: (fd) => call(`descriptor ${fd}`, (native) => native.fsTypeOf(fd)),
   unlock: (fd) => call(`descriptor ${fd}`, (native) => native.unlock(fd)),
   tryLock: (fd) => call(`descriptor ${fd}`, (native) => native.tryLock(fd)),

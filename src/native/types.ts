@@ -142,6 +142,8 @@ export interface Addon {
   close(fd: number): void;
   /** umount2(2) in a worker thread: the kernel waits for a grace period. */
   umount2(path: string, flags: number): Promise<void>;
+  /** Of the file itself, a link is not followed; null: it has none of that name. At most 256 bytes. */
+  extendedAttribute(path: string, name: string): string | null;
   /** f_type of statfs(2). */
   fsTypeOf(fd: number): bigint;
   /** Exclusive, non-blocking flock; false: somebody else holds it. */

@@ -1,5 +1,6 @@
 import type { CriApp } from "../cri/app-types.ts";
 import { attach } from "../cri/attach.ts";
+import { checkpointContainer } from "../cri/container-checkpoint.ts";
 import { createContainer } from "../cri/container-create.ts";
 import { getContainerEvents } from "../cri/container-events.ts";
 import { listContainers } from "../cri/container-list.ts";
@@ -77,6 +78,7 @@ export function runtimeService(gate: Gate, app: () => CriApp): Service {
     streamPodSandboxMetrics: serverStream("StreamPodSandboxMetrics", gate, (ctx, req, send) =>
       streamPodSandboxMetrics(app(), ctx, req, send),
     ),
+    checkpointContainer: unary("CheckpointContainer", gate, (ctx, req) => checkpointContainer(app(), ctx, req)),
     getContainerEvents: serverStream("GetContainerEvents", gate, (ctx, req, send) => getContainerEvents(app(), ctx, req, send)),
     exec: unary("Exec", gate, (ctx, req) => exec(app(), ctx, req)),
     attach: unary("Attach", gate, (ctx, req) => attach(app(), ctx, req)),

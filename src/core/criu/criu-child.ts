@@ -8,7 +8,8 @@ import type { Shim } from "../shim/shim.ts";
 import type { CriuProgram } from "./criu-program.ts";
 import { type CriuCall, CriuSession } from "./criu-session.ts";
 
-const startedBarrier = 1;
+/** Beyond those that plans of containers have. */
+const startedBarrier = 100;
 const sigkill = 9;
 /** First descriptor of CRIU behind its socket. */
 export const firstInherited = 4;
@@ -27,6 +28,8 @@ export interface CriuChild {
   readonly what: string;
   /** Before CRIU is executed. */
   readonly onPid?: (pid: number) => void;
+  /** At barriers of `plan` itself. */
+  readonly onBarrier?: (number: number, pid: number) => Promise<void>;
 }
 
 /** Resolves with CRIU's response when CRIU has ended. */
@@ -46,7 +49,8 @@ export async function callCriu(child: CriuChild, call: CriuCall): Promise<Respon
     cloneKinds: child.cloneKinds,
     deadlineMs: child.deadlineMs,
     what,
-    onBarrier: async (_, pid) => {
+    onBarrier: async (number, pid) => {
+      if (number !== startedBarrier) return await child.onBarrier?.(number, pid);
       session.given();
       pidfd = addon.pidfdOpen(pid);
       child.onPid?.(pid);

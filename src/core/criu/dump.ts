@@ -1,7 +1,7 @@
 /** Checkpoint of one container: CRIU's dump, run inside those of its namespaces that are not its own alone. */
 
 import { once } from "node:events";
-import { closeSync, constants, mkdirSync, openSync } from "node:fs";
+import { closeSync, constants, mkdirSync, openSync, readlinkSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join, resolve } from "node:path/posix";
@@ -29,6 +29,8 @@ export interface DumpInput {
   readonly maskedPaths: readonly string[];
   /** CLONE_NEW*: namespaces that are left out of the images, because whoever restores gives others. */
   readonly outside: number;
+  /** The PID namespace is the pod's or another container's: whoever restores gives one. */
+  readonly sharedPid?: boolean;
   /** Directory of the container's freezer: of v1, or its cgroup of v2. */
   readonly freezer: string;
   /** Frozen already, by whoever checkpoints several containers at once, until this dump and the others are through. */
@@ -88,7 +90,7 @@ export async function dump(input: DumpInput): Promise<void> {
             freezeCgroup: input.freezer,
             orphanPtsMaster: true,
             extMnt: mounts.map((mountPoint) => ({ key: mountPoint, val: mountPoint })),
-            external: [...stdio.externalFiles],
+            external: [...stdio.externalFiles, ...(input.sharedPid === true ? [externalPid(input.init.pid)] : [])],
             inheritFd: [],
             timeout: Math.ceil(deadlineMs / 1000),
             ...(server.fds.length === 0 ? {} : { ps: { fd: firstInherited } }),
@@ -108,6 +110,13 @@ export async function dump(input: DumpInput): Promise<void> {
   if (input.held === true || options.preDump === true) await run();
   else await whileFrozen(input.shim, [input.freezer], deadlineMs, run);
   images.writeNotes({ version: 1, architecture: process.arch, externalMounts: mounts, terminal: input.terminal }, stdio.names);
+}
+
+/** By which name CRIU asks for the PID namespace again. */
+export const pidNamespaceKey = "caissonPid";
+
+function externalPid(pid: number): string {
+  return `${readlinkSync(`/proc/${pid}/ns/pid`).replace(":[", "[")}:${pidNamespaceKey}`;
 }
 
 function translateOptions(options: CheckpointOptions): Partial<Options> {

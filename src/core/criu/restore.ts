@@ -3,20 +3,23 @@
  * from outside lie ready, inside those namespaces and cgroups that the container is to have. What it makes is its sibling, so the
  * shim's child like any init, and is frozen before it runs: whoever asked looks at it first.
  */
-import { writeFileSync } from "node:fs";
+import { readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path/posix";
 import { type Options, RequestType } from "../../gen/criu/rpc.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
-import type { Op, Plan } from "../plan.ts";
+import type { Plan } from "../plan.ts";
 import type { Shim } from "../shim/shim.ts";
 import { type RestoreOptions, timeoutOf } from "./checkpoint-options.ts";
 import { callCriu, firstInherited } from "./criu-child.ts";
 import { checkPages } from "./criu-images.ts";
 import { criuFailure } from "./criu-log.ts";
 import type { CriuProgram } from "./criu-program.ts";
-import { cgroupModes, openWork } from "./dump.ts";
+import { cgroupModes, openWork, pidNamespaceKey } from "./dump.ts";
+import type { MountEntry } from "./external-mounts.ts";
 import type { CheckpointNotes, ImageDirectory } from "./image-directory.ts";
+import { treeBarrier } from "./restore-tree.ts";
+import { checkMounts, treeOf } from "./restored-check.ts";
 
 export const restoreLog = "restore.log";
 const logLevel = 4;
@@ -27,7 +30,7 @@ export interface RestoreInput {
   readonly program: CriuProgram;
   readonly images: ImageDirectory;
   readonly notes: CheckpointNotes;
-  /** Ends with the root at rootPath and the mounts from outside exposed in externalsPath, see planExternals. */
+  /** Ends with the root at rootPath and the mounts from outside exposed in externalsPath, see restore-tree.ts. */
   readonly plan: Plan;
   readonly cloneKinds: number;
   readonly fds: readonly number[];
@@ -35,6 +38,12 @@ export interface RestoreInput {
   readonly externalsPath: string;
   /** Slots of what becomes descriptors 0, 1 and 2. */
   readonly stdio: readonly [number, number, number] | undefined;
+  /** Slot of the PID namespace, where that is not the container's own. */
+  readonly pidNamespace?: number | undefined;
+  /** At barriers of `plan`. */
+  readonly onBarrier?: (number: number, pid: number) => Promise<void>;
+  /** The container has CAP_SYS_ADMIN: it may have mounts of its own. */
+  readonly mayMount: boolean;
   readonly freezer: string;
   /** The shim's own cgroup, as `freezer` is the container's: CRIU goes there before the container is frozen. */
   readonly shimFreezer: string;
@@ -48,15 +57,6 @@ export interface Restored {
   readonly consoleFd: number | undefined;
 }
 
-/** Exposes mounts by number in a directory of the host that exists; nobody else sees it. */
-export function planExternals(mountPoints: readonly string[], directory: string, scratchSlot: number): Plan {
-  return [
-    { op: "fsmount", out: scratchSlot, type: "tmpfs", source: "criu", options: ["mode=700"], attrs: 0 },
-    { op: "attach-host", slot: scratchSlot, path: directory },
-    ...mountPoints.map((path, index): Op => ({ op: "expose", path, directory, name: String(index) })),
-  ];
-}
-
 /** When it fails, what CRIU has made is gone or lies in the container's cgroup, which the caller kills. The result is frozen. */
 export async function restore(input: RestoreInput): Promise<Restored> {
   const { options, what, images } = input;
@@ -65,15 +65,25 @@ export async function restore(input: RestoreInput): Promise<Restored> {
   let criuPid = 0;
   let notified = 0;
   let consoleFd: number | undefined;
-  const inherited = await inheritedStdio(input);
+  const inherited = [
+    ...inheritedStdio(input),
+    ...(input.pidNamespace === undefined ? [] : [{ key: pidNamespaceKey, slot: input.pidNamespace }]),
+  ];
+  let namespaces: NamespaceLinks | undefined;
+  let tree: readonly MountEntry[] = [];
   try {
     const response = await callCriu(
       {
         ...input,
         inherit: inherited.map(({ slot }) => slot),
         deadlineMs: timeoutOf(options),
+        onBarrier: async (number, pid) => {
+          if (number === treeBarrier) tree = treeOf(pid, input.rootPath);
+          else await input.onBarrier?.(number, pid);
+        },
         onPid: (pid) => {
           criuPid = pid;
+          namespaces = namespaceLinks(pid);
         },
       },
       {
@@ -112,6 +122,8 @@ export async function restore(input: RestoreInput): Promise<Restored> {
     const pid = response.restore?.pid ?? 0;
     if (pid === 0 || pid !== notified)
       throw new RuntimeError("internal", `${what}: CRIU restored process ${pid}, but had spoken of ${notified}`);
+    checkNamespaces(what, pid, namespaces);
+    checkMounts(what, pid, tree, input.mayMount);
     return { pid, consoleFd };
   } catch (error) {
     if (consoleFd !== undefined) addon.close(consoleFd);
@@ -129,14 +141,27 @@ function freeze({ freezer, shimFreezer }: RestoreInput, criuPid: number): void {
 }
 
 /** What was a path in the container is opened there again. */
-async function inheritedStdio({
-  images,
-  stdio,
-}: RestoreInput): Promise<readonly { readonly key: string; readonly slot: number }[]> {
+function inheritedStdio({ images, stdio }: RestoreInput): readonly { readonly key: string; readonly slot: number }[] {
   if (stdio === undefined) return [];
   const named = images.readStdio().map((key, fd) => ({ key, slot: stdio[fd] ?? stdio[0] }));
   const outside = named.filter(({ key }) => key !== "" && !key.startsWith("/"));
   return outside.filter(({ key }, index) => outside.findIndex((other) => other.key === key) === index);
+}
+
+/** Those that a restored process shares with CRIU, whatever the images say. */
+const shared = ["net", "cgroup", "user"] as const;
+type NamespaceLinks = Readonly<Record<(typeof shared)[number], string>>;
+
+function namespaceLinks(pid: number): NamespaceLinks {
+  const link = (type: string) => readlinkSync(`/proc/${pid}/ns/${type}`);
+  return { net: link("net"), cgroup: link("cgroup"), user: link("user") };
+}
+
+function checkNamespaces(what: string, pid: number, expected: NamespaceLinks | undefined): void {
+  const found = namespaceLinks(pid);
+  const other = shared.find((type) => found[type] !== expected?.[type]);
+  if (other !== undefined)
+    throw new RuntimeError("data_loss", `${what}: the checkpoint brings a ${other} namespace of its own, which it may not`);
 }
 
 function translateOptions(options: RestoreOptions): Partial<Options> {

@@ -3,11 +3,10 @@
  * read-only is what the configuration says; then each mount from outside is put where CRIU finds it, and the bare root again in place
  * of the tree. Pure.
  */
-import { planExternals } from "../criu/restore.ts";
+import { planBareRoot, planExternals } from "../criu/restore-tree.ts";
 import type { Op, Plan } from "../plan.ts";
-import { noSlot, nsKind, openTreeFlag } from "../plan-schema.ts";
+import { nsKind } from "../plan-schema.ts";
 import { PlanSlots } from "../plan-slots.ts";
-import { mountAttr, propagation } from "../rootfs/mount-flags.ts";
 import type { NamespaceType } from "./config.ts";
 import { type InitPlanInput, joinOrder, planRoot } from "./init-plan.ts";
 import type { Shape } from "./shape.ts";
@@ -18,7 +17,6 @@ export interface RestorePlanInput extends InitPlanInput {
   readonly externalsPath: string;
 }
 
-const detach = 2;
 const sigkill = 9;
 
 /** Kinds that a checkpoint leaves out: they are the pod's, or made anew as for a start. The others are the container's alone. */
@@ -53,25 +51,7 @@ export function planRestore(input: RestorePlanInput): { readonly cloneKinds: num
       ...[...input.sysctls].filter(([key]) => key.startsWith("net/")).map(([key, value]): Op => ({ op: "sysctl", key, value })),
       ...root.inner,
       ...planExternals(input.externalMounts, input.externalsPath, scratch),
-      ...bareRoot(attachPath, scratch, oci.root.readonly === true),
+      ...planBareRoot(attachPath, scratch, oci.root.readonly === true),
     ],
   };
-}
-
-/** Every mount point has been made by now. CRIU mounts the rest itself. */
-export function bareRoot(path: string, slot: number, readonly: boolean): Plan {
-  return [
-    { op: "open-tree", out: slot, path, flags: openTreeFlag.clone },
-    {
-      op: "mount-attr",
-      slot,
-      set: readonly ? mountAttr.rdonly : 0,
-      clear: 0,
-      propagation: propagation.private,
-      recursive: 0,
-      userns: noSlot,
-    },
-    { op: "unmount", path, flags: detach },
-    { op: "attach-root", slot, path },
-  ];
 }

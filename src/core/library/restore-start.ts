@@ -1,12 +1,11 @@
 /** From a checkpoint to a first process that waits, frozen, as start() leaves one that waits. Everything is taken back when a step fails. */
-import { mkdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { mkdirSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { Undo } from "../../lib/undo.ts";
 import { addon } from "../../native/addon.ts";
 import { checkRestoreOptions, type RestoreOptions } from "../criu/checkpoint-options.ts";
 import { findCriu } from "../criu/criu-program.ts";
-import { externalMounts, parseMountTable } from "../criu/external-mounts.ts";
 import { ImageDirectory } from "../criu/image-directory.ts";
 import { restore } from "../criu/restore.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
@@ -82,6 +81,7 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
     rootPath: gathered.input.attachPath,
     externalsPath,
     stdio: input.spec.terminal === true ? undefined : [stdin, stdout, stderr],
+    mayMount: true,
     freezer: cgroup.cgroups.freezer(cgroup.path),
     shimFreezer: machine.cgroups.freezer(shimCgroupOf(shimId)),
     options,
@@ -90,7 +90,6 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
   // The terminal is the caller's.
   const identity = await shim.restoreAdopt(prepared.id, restored.pid, undefined);
   rmSync(externalsPath, { recursive: true });
-  checkMounts(identity.pid, config.maskPaths ?? [], notes.externalMounts);
   const { consoleSocket } = input.spec;
   if (consoleSocket !== undefined) sendConsole(consoleSocket, restored.consoleFd);
   const consoleFd = consoleSocket === undefined ? restored.consoleFd : undefined;
@@ -102,13 +101,4 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
 function shapeNow(shape: Shape, pid: number): Shape {
   if (shape.time !== "shared" || readlinkSync(`/proc/${pid}/ns/time`) === readlinkSync("/proc/self/ns/time")) return shape;
   return { ...shape, time: "new" };
-}
-
-/** The images say where mounts go: none of the host's may have come to a place that the configuration does not know. */
-function checkMounts(pid: number, maskedPaths: readonly string[], expected: readonly string[]): void {
-  const [container, host] = [pid, "self"].map((process) => parseMountTable(readFileSync(`/proc/${process}/mountinfo`, "utf8")));
-  const found = externalMounts(container ?? [], host ?? [], maskedPaths);
-  const surprise = found.find((mountPoint) => !expected.includes(mountPoint));
-  if (surprise !== undefined)
-    throw new RuntimeError("data_loss", `the checkpoint puts a mount at ${surprise} that it does not name`);
 }

@@ -97,6 +97,13 @@ export class FakePod implements Pod {
     return netnsPath === null ? {} : { network: netnsPath };
   }
 
+  readonly checkpoints: string[] = [];
+  async checkpoint(containerId: string): Promise<void> {
+    this.checkpoints.push(containerId);
+  }
+  async whileFrozen<T>(_paths: readonly string[], _deadlineMs: number, work: () => Promise<T>): Promise<T> {
+    return await work();
+  }
   async applySysctls(sysctls: Readonly<Record<string, string>>): Promise<void> {
     await this.#world.called("applySysctls");
     this.#world.sysctls.push(sysctls);
@@ -383,6 +390,10 @@ export class FakeRuntime implements Runtime {
   async metrics(cgroupsPath: string): Promise<CgroupMetrics | undefined> {
     await this.called("metrics");
     return this.metricsOf(cgroupsPath);
+  }
+
+  isOpaqueDirectory(): boolean {
+    return false;
   }
 
   async diskOf(): Promise<DiskFacts> {
