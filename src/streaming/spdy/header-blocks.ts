@@ -116,7 +116,10 @@ async function through(codec: Deflate | Inflate, bytes: Buffer, mostBytes: numbe
   if (codec.destroyed) onClose();
   else {
     codec.write(bytes);
-    codec.flush(constants.Z_SYNC_FLUSH, () => resolve(Buffer.concat(parts)));
+    // Also called when the codec is given up meanwhile; its error follows.
+    codec.flush(constants.Z_SYNC_FLUSH, () => {
+      if (!codec.destroyed) resolve(Buffer.concat(parts));
+    });
   }
   try {
     return await promise;

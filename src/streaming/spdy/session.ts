@@ -72,7 +72,7 @@ export class SpdySession implements StreamHost {
       if (!this.#transport.destroyed) this.#transport.write(goaway(this.#lastId, goawayStatus.protocolError));
       throw error;
     } finally {
-      this.#transport.end(() => this.#transport.destroy());
+      this.#end();
       this.#onGone();
       this.#compressor[Symbol.dispose]();
       this.#decompressor[Symbol.dispose]();
@@ -94,6 +94,15 @@ export class SpdySession implements StreamHost {
     await Promise.race([closed, sleep(lingerMs, undefined, { signal: timer.signal }).catch(() => {})]);
     timer.abort();
     transport.destroy();
+  }
+
+  /** Says the end, and does not wait for ever until a client has read that far. */
+  #end(): void {
+    const transport = this.#transport;
+    const timer = setTimeout(() => transport.destroy(), lingerMs);
+    transport.once("close", () => clearTimeout(timer));
+    transport.end(() => transport.destroy());
+    if (transport.closed) clearTimeout(timer);
   }
 
   /** Ends the connection at once. */
