@@ -26,7 +26,7 @@ export interface StreamingOptions extends TokenLimits {
   readonly tls: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined } | undefined;
   /** A connection on which nothing moves for so long is ended. */
   readonly idleMs: number;
-  readonly log: { debug(fields: object, message: string): void; info(fields: object, message: string): void };
+  readonly log: Record<"debug" | "info" | "warn", (fields: object, message: string) => void>;
 }
 
 /** What gives out URLs. Each is good for one client. @throws RuntimeError resource_exhausted. */
@@ -100,7 +100,15 @@ class HttpStreamingServer implements StreamingServer {
       this.#server.listen({ host: address, port }, resolve);
     });
     this.#server.on("error", (error) => this.#options.log.info({ err: error }, "the streaming server has a problem"));
-    this.#options.log.info({ address, port: this.#port, tls: this.#options.tls !== undefined }, "streaming server listens");
+    const { log, tls } = this.#options;
+    log.info({ address, port: this.#port, tls: tls !== undefined }, "streaming server listens");
+    const { address: bound } = this.#server.address() as AddressInfo;
+    if (!/^(127\.|::1$|::ffff:127\.)/.test(bound) && tls?.clientCa === undefined) {
+      log.warn(
+        { address: bound },
+        "the streaming server can be reached from other machines; set streaming.client_ca or a loopback address",
+      );
+    }
   }
 
   exec(command: RemoteCommand): string {

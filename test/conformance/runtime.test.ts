@@ -156,7 +156,8 @@ describe("every RPC", () => {
     const needed = [
       ...["Version", "Status", "RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "PodSandboxStatus", "ListPodSandbox"],
       ...["CreateContainer", "StartContainer", "StopContainer", "RemoveContainer", "ContainerStatus", "ListContainers"],
-      ...["ContainerStats", "ListContainerStats", "ExecSync", "ReopenContainerLog", "UpdateRuntimeConfig"],
+      ...["ContainerStats", "ListContainerStats", "ExecSync", "Exec", "Attach", "PortForward"],
+      ...["ReopenContainerLog", "UpdateRuntimeConfig"],
       ...["PullImage", "ImageStatus", "ListImages", "RemoveImage", "ImageFsInfo"],
     ];
     for (const name of needed) {
