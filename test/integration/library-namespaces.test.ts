@@ -251,3 +251,63 @@ describe("an OCI bundle", () => {
     await container.destroy();
   });
 });
+
+describe("namespaces of others", () => {
+  const kinds = ["net", "ipc", "uts", "pid"] as const;
+
+  it("are joined by container and by pid", async () => {
+    const first = await place.sleeping();
+    const { init_process_pid: pid } = first.state();
+    for (const whose of [{ container: first.id }, { pid }]) {
+      const { hostname: _, ...config } = place.config("x");
+      const id = place.newId();
+      const second = await Container.create(place.stateDir, id, {
+        ...config,
+        namespaces: [{ type: "mnt" }, ...kinds.map((type) => ({ type, ...whose }))],
+        cgroups: { path: `${place.cgroup}/${id}`, resources: config.cgroups?.resources ?? {} },
+      });
+      await second.run(shell("exec sleep 1000"));
+      for (const kind of kinds) expect(inode(second, kind)).toBe(inode(first, kind));
+      expect(inode(second, "mnt")).not.toBe(inode(first, "mnt"));
+      await end(second);
+    }
+    await end(first);
+  });
+
+  it("are refused of what does not run, and of a process that has ended meanwhile", async () => {
+    const namespaces = (whose: object) => [
+      { type: "mnt" as const },
+      { type: "uts" as const },
+      { type: "net" as const, ...whose },
+    ];
+    const stopped = await place.create();
+    await expect(place.create({ namespaces: namespaces({ container: stopped.id }) })).rejects.toThrow("does not run");
+    await expect(place.create({ namespaces: namespaces({ container: "nobody" }) })).rejects.toThrow("container does not exist");
+    await expect(place.create({ namespaces: namespaces({ pid: 4_000_000 }) })).rejects.toThrow("there is no process 4000000");
+    await expect(place.create({ namespaces: namespaces({ pid: 1, path: "/a" }) })).rejects.toThrow("in more than one way");
+    const first = await place.sleeping();
+    const joining = await place.create({ namespaces: namespaces({ container: first.id }) });
+    // As if another process had got the pid.
+    const { init_process_pid: pid } = first.state();
+    const other = namespaces({ path: `/proc/${pid}/ns/net`, process: { pid, startTicks: 3 } });
+    const recycled = await place.create({ namespaces: other });
+    await expect(recycled.run(shell("true"))).rejects.toThrow(`process ${pid}, whose net namespace is to be joined, has ended`);
+    await end(first);
+    await expect(joining.run(shell("true"))).rejects.toThrow(/cannot be opened|has ended/);
+    for (const container of [stopped, joining, recycled]) await container.destroy();
+  });
+});
+
+describe("a further process", () => {
+  it("goes into a cgroup below the container's own, which must be there", async () => {
+    const container = await place.sleeping();
+    const paths = container.state().cgroup_paths;
+    mkdirSync(`${paths.pids}/inner`);
+    const where = await output(container, "cat /proc/self/cgroup", { subCgroup: "inner" });
+    expect(where).toMatch(new RegExp(`pids:${place.cgroup}/${container.id}/inner$`, "m"));
+    expect(where).toMatch(new RegExp(`memory:${place.cgroup}/${container.id}$`, "m"));
+    await expect(output(container, "true", { subCgroup: "none" })).rejects.toThrow('has no cgroup "none" below its own');
+    await expect(output(container, "true", { subCgroup: "../.." })).rejects.toThrow("below its own");
+    await end(container);
+  });
+});

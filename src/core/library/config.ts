@@ -18,8 +18,14 @@ export type NamespaceType = "user" | "ipc" | "uts" | "net" | "pid" | "mnt" | "cg
 
 export interface Namespace {
   readonly type: NamespaceType;
-  /** A namespace file to join; without it a new one is made. */
+  /** A namespace file to join; without it, `pid` and `container` a new one is made. */
   readonly path?: string;
+  /** Joins that process's; create() turns it into `path` and `process`. */
+  readonly pid?: number;
+  /** Joins that of the first process of a container in the same state directory; create() turns it into `path` and `process`. */
+  readonly container?: string;
+  /** Whose namespace `path` is: when another process has its pid by then, the start fails. */
+  readonly process?: { readonly pid: number; readonly startTicks: number };
 }
 
 export interface Mount {

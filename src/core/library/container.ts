@@ -33,6 +33,7 @@ import { findMachine } from "./machine.ts";
 import { machineFacts } from "./machine-facts.ts";
 import { type PressureLevel, watchMemoryPressure } from "./memory-pressure.ts";
 import { type OciState, ociStateOf } from "./oci-state.ts";
+import { withNamespacePaths } from "./other-namespaces.ts";
 import type { Process, ProcessExit } from "./process.ts";
 import type { ConsoleSize } from "./process-spec.ts";
 import { outsideKinds } from "./restore-plan.ts";
@@ -68,8 +69,9 @@ export class Container {
    * Makes a container, without any process: it is stopped. `stateDir` is made where it is missing, 0700.
    * @throws RuntimeError invalid_argument for a bad id or config, already_exists, failed_precondition when its cgroup is in use.
    */
-  static async create(stateDir: string, id: string, config: Config): Promise<Container> {
+  static async create(stateDir: string, id: string, asked: Config): Promise<Container> {
     checkId(id);
+    const config = withNamespacePaths(asked, resolve(stateDir, id));
     const machine = await findMachine();
     validateConfig(config, machineFacts(machine.cgroups.hierarchies.version));
     mkdirSync(stateDir, { recursive: true, mode: 0o700 });

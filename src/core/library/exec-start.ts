@@ -1,7 +1,10 @@
 /** Starts a further process in a running container. */
 import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { normalize } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
+import type { CgroupUse } from "../cgroup/cgroups.ts";
 import type { OciProcess } from "../oci.ts";
 import { openProcess } from "../open-process.ts";
 import { processSettings } from "../process/process-settings.ts";
@@ -46,7 +49,7 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
   using init = openProcess(input.init);
   using stdio = new PreparedStdio(spec, 0, hasNullDevice(config));
   const inUserNamespace = shape.user !== "shared";
-  const use = input.cgroup.cgroups.use(input.cgroup.path);
+  const use = cgroupOfProcess(input.cgroup, spec.subCgroup);
   const oci = withLabels(translateConfig(config, input.process), findSecurityModules());
   const plan = planSetns({
     containerId: input.id,
@@ -92,6 +95,21 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
     signal: async (asked) =>
       await signalProcess(identity, signalNumber(asked), () => shim.execKill(helperIdOf(input.id), execId, sigkill)),
   };
+}
+
+/** Where a hierarchy lacks the sub-cgroup the container's own is taken, as it may be made in some hierarchies only. */
+function cgroupOfProcess({ cgroups, path }: ContainerCgroup, sub: string | undefined): CgroupUse {
+  const own = cgroups.use(path);
+  if (sub === undefined) return own;
+  // Cleaned as if rooted: it cannot climb.
+  const below = cgroups.use(normalize(`${path}/${normalize(`/${sub}`)}`));
+  const taskFiles = own.taskFiles.map((file, at) =>
+    existsSync(below.taskFiles[at] ?? "") ? (below.taskFiles[at] ?? file) : file,
+  );
+  const into = existsSync(below.into) ? below.into : own.into;
+  if (into === own.into && taskFiles.every((file, at) => file === own.taskFiles[at]))
+    throw new RuntimeError("invalid_argument", `the container has no cgroup ${JSON.stringify(sub)} below its own`);
+  return { ...own, taskFiles, into };
 }
 
 export const unknownExit: ProcessExit = { exitCode: 255, signal: 0, known: false, oomKilled: undefined };

@@ -74,7 +74,7 @@ const cpu: Fields<NonNullable<Resources["cpu"]>> = {
   realtimeRuntime: true,
   realtimePeriod: true,
 };
-const namespace: Fields<Namespace> = { type: true, path: true };
+const namespace: Fields<Namespace> = { type: true, path: true, pid: true, container: true, process: true };
 const mount: Fields<Mount> = {
   source: true,
   destination: true,
@@ -118,6 +118,7 @@ const process: Fields<ProcessSpec> = {
   scheduler: true,
   ioPriority: true,
   execCpuAffinity: true,
+  subCgroup: true,
   init: true,
 };
 

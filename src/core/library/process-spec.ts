@@ -56,6 +56,8 @@ export interface ProcessSpec {
   readonly ioPriority?: OciIoPriority;
   /** Not for a container's first process. */
   readonly execCpuAffinity?: OciCpuAffinity;
+  /** A cgroup below the container's own, which exists in one hierarchy at least. Not for a container's first process. */
+  readonly subCgroup?: string;
   /** The container's first process. Absent: if it has none. */
   readonly init?: boolean;
 }

@@ -2,6 +2,7 @@
 import { closeSync, openSync, readlinkSync } from "node:fs";
 import { RuntimeError, wrapError } from "../../lib/errors.ts";
 import { nsKind } from "../plan-schema.ts";
+import { readStartTicks } from "../shim/process-handle.ts";
 import type { Config, NamespaceType } from "./config.ts";
 import { isOwnNamespace } from "./machine-facts.ts";
 
@@ -45,8 +46,15 @@ export class JoinedNamespaces implements Disposable {
   static open(config: Config, shape: Shape): JoinedNamespaces {
     const joined = new JoinedNamespaces();
     try {
-      for (const { type, path } of config.namespaces ?? []) {
-        if (path !== undefined && shape[type] === "joined") joined.fds.set(type, openNamespace(type, path));
+      for (const { type, path, process } of config.namespaces ?? []) {
+        if (path === undefined || shape[type] !== "joined") continue;
+        joined.fds.set(type, openNamespace(type, path));
+        // After the open: from here on the descriptor holds the namespace.
+        if (process !== undefined && Number(readStartTicks(process.pid) ?? -1n) !== process.startTicks)
+          throw new RuntimeError(
+            "failed_precondition",
+            `process ${process.pid}, whose ${type} namespace is to be joined, has ended`,
+          );
       }
       return joined;
     } catch (error) {
