@@ -44,7 +44,7 @@ describe("header blocks", () => {
     expect(decodeHeaders(number(0))).toEqual(new Map());
   });
 
-  it.each([
+  it.each<readonly [string, Buffer]>([
     ["nothing", Buffer.alloc(0)],
     ["half a number", Buffer.alloc(3)],
     ["too few pairs", Buffer.concat([number(2), text("a"), text("b")])],
