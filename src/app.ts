@@ -334,6 +334,7 @@ function criConfig(config: Config, cgroupDriver: CgroupDriver, facts: NodeFacts)
     execOutputBytes: runtime.execOutputBytes,
     killPatienceMs: runtime.killPatienceS * 1000,
     execDrainMs: runtime.execDrainMs,
+    restoreFromArchives: config.checkpoint.restore,
     features: { recursiveReadOnlyMounts: facts.recursiveReadOnly, userNamespaces: facts.userNamespaces },
     shown: { ...config },
   };

@@ -143,6 +143,11 @@ const sections = {
   },
   checkpoint: {
     criu: key(v.union([absolutePath, v.literal("")]), "CRIU's program; empty: looked up in PATH, when it is needed.", ""),
+    restore: key(
+      v.boolean(),
+      "Whether CreateContainer takes the path of a checkpoint archive as an image; who may make pods then restores any on this node.",
+      false,
+    ),
   },
   store: {
     ballast_bytes: key(count(0, 1 << 30), "Kept free for removals on a full disk.", 1 << 20),

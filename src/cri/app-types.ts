@@ -69,6 +69,8 @@ export interface CriConfig {
   readonly killPatienceMs: number;
   /** How long ExecSync reads on after the command's end while others hold its pipes. */
   readonly execDrainMs: number;
+  /** Whether CreateContainer takes a checkpoint archive in place of an image. */
+  readonly restoreFromArchives: boolean;
   /** What the default handler can do, for Status. */
   readonly features: { readonly recursiveReadOnlyMounts: boolean; readonly userNamespaces: boolean };
   /** What verbose Status shows of the configuration: plain JSON data without secrets. */

@@ -9,6 +9,15 @@ import { type Stuck, Undo } from "../lib/undo.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { recordExit } from "./container-exit.ts";
 import { checkTarget, readySandbox } from "./container-preconditions.ts";
+import {
+  checkSaved,
+  isArchivePath,
+  openArchive,
+  restoreOf,
+  type SavedContainer,
+  savedImage,
+  unpackChanges,
+} from "./container-saved.ts";
 import { advanceContainer } from "./container-state.ts";
 import { containerLogPath } from "./log-path.ts";
 import type { Holder } from "./name-reservations.ts";
@@ -29,6 +38,8 @@ interface Wanted {
   readonly image: Image;
   /** Those that its mounts name, by the name that they use. */
   readonly mountedImages: ReadonlyMap<string, Image>;
+  /** Instead of its program: what a checkpoint has saved. */
+  readonly saved: SavedContainer | undefined;
   readonly name: string;
   readonly digest: string;
 }
@@ -41,23 +52,36 @@ export async function createContainer(
   checkedSandboxMetadata(request.sandboxConfig);
   const sandbox = readySandbox(app, request.podSandboxId);
   const config = checkedContainerConfig(request.config);
+  if (!isArchivePath(app, config)) return { containerId: await claimContainer(app, sandbox, config, undefined, ctx.signal) };
+  await using archive = await openArchive(app, config.image?.image ?? "", ctx.signal);
+  return { containerId: await claimContainer(app, sandbox, config, archive.saved, ctx.signal) };
+}
+
+/** Makes the container, or finds the one that an equal request has made. With `saved` it goes on from a checkpoint. */
+export async function claimContainer(
+  app: CriApp,
+  sandbox: SandboxRecord,
+  config: ContainerConfig,
+  saved: SavedContainer | undefined,
+  signal: AbortSignal,
+): Promise<string> {
   const metadata = checkedContainerMetadata(config);
   const wanted = {
     config,
     sandbox,
-    image: presentImage(app, config),
+    saved,
+    image: saved === undefined ? presentImage(app, config) : savedImage(app, saved),
     mountedImages: mountedImages(config, (name) => app.images.find(name)),
     name: containerName(sandbox.id, metadata),
     digest: digestOf(config),
   };
   const what = `container ${metadata.name} of pod sandbox ${sandbox.id}`;
-  const containerId = await app.names.claim(
+  return await app.names.claim(
     { what, name: wanted.name, digest: wanted.digest },
     () => holderOf(app, wanted.name),
-    ctx.signal,
-    () => app.operations.run(`creating ${what}`, deadlineMs, (signal) => makeContainer(app, wanted, signal)),
+    signal,
+    () => app.operations.run(`creating ${what}`, deadlineMs, (own) => makeContainer(app, wanted, own)),
   );
-  return { containerId };
 }
 
 function presentImage(app: CriApp, config: ContainerConfig): Image {
@@ -126,15 +150,17 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     undo.push("writable layer", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
     await step("container.make-layer", () => mkdir(writableLayerDir(app.config, id), { recursive: true, mode: 0o700 }));
     const layers = { lowers: wanted.image.layerDirs, upper: upperDir(app.config, id), work: workDir(app.config, id) };
+    if (wanted.saved !== undefined) await unpackChanges(app, wanted.saved, layers, signal);
     await using rootfs = await step("container.open-rootfs", () => pod.openRootfs(layers, signal));
     const translation = await translate(app, id, wanted, rootfs);
     checkTarget(app, wanted.sandbox.id, translation.pidNamespace);
+    if (wanted.saved !== undefined) checkSaved(wanted.saved, translation.oci);
     await step("container.make-volumes", () => makeDirectories(record.logPath, translation));
 
     undo.push("processes and cgroups", (undoSignal) => pod.remove(id, record.cgroupsPath, undoSignal));
     await using images = new AsyncDisposableStack();
     const trees = await step("container.open-images", () => openImages(app, pod, record, translation, images, signal));
-    const spec = { ...specOf(record, translation), rootfs: layers, trees };
+    const spec = { ...specOf(record, translation), ...restoreOf(app, id, wanted.saved), rootfs: layers, trees };
     undo.push("bundle", () => forgetBundle(app, record));
     if (spec.oci.hooks !== undefined) writeBundleConfig(app, record.podId, id, spec.oci);
     const parked = await step("container.shim-create", () => pod.create(spec, rootfs, signal));

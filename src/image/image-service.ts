@@ -56,6 +56,11 @@ export interface ImageService {
   list(): readonly Image[];
   /** Removes every name of the image; absent is success. Layers in use (see `hold`) go when they are released. */
   remove(reference: string): Promise<void>;
+  /**
+   * Applies archives of changes to a writable layer that nobody uses yet, one after the other, under the rules of layers: nothing in
+   * them gets out of `directory`. lowers: directories of the layers below, topmost first; none: it stands alone.
+   */
+  unpackChanges(archives: readonly string[], directory: string, lowers: readonly string[], signal: AbortSignal): Promise<void>;
   /** Keeps the image's layers while `holder` (a container id) lives, which may hold several images; also called at recovery. */
   hold(imageId: string, holder: string): void;
   /** Of all images that it holds. */

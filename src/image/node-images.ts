@@ -3,6 +3,7 @@ import { RuntimeError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { step } from "../lib/step.ts";
 import { credentialsKey, credentialsOf } from "./auth.ts";
+import { applyChanges } from "./changes.ts";
 import type { Digest } from "./digest.ts";
 import { parseConfig } from "./documents.ts";
 import type { FsUsage, Image, ImageService, PullAuth } from "./image-service.ts";
@@ -13,8 +14,10 @@ import type { ImageRecord } from "./records.ts";
 import { formatReference, parseReference, type Reference } from "./reference.ts";
 import { SharedTasks } from "./shared-task.ts";
 import type { SourceThread } from "./source-thread.ts";
+import type { Unpacker } from "./unpacker.ts";
 
 export interface NodeImagesParts {
+  readonly unpacker: Unpacker;
   readonly rootDir: string;
   readonly layers: LayerStore;
   readonly images: ImageSet;
@@ -47,6 +50,17 @@ export class NodeImages implements ImageService {
     const key = JSON.stringify([formatReference(reference), credentialsKey(credentialsOf(auth)), auth?.serverAddress ?? ""]);
     const either = AbortSignal.any([signal, this.#stopping.signal]);
     return await this.#pulls.run(key, either, (own) => this.#pull(reference, auth, own));
+  }
+
+  async unpackChanges(
+    archives: readonly string[],
+    directory: string,
+    lowers: readonly string[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    for (const archive of archives) {
+      await applyChanges(this.#parts.unpacker, archive, directory, lowers, signal);
+    }
   }
 
   async #pull(reference: Reference, auth: PullAuth | undefined, signal: AbortSignal): Promise<Digest> {

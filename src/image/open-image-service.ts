@@ -90,5 +90,5 @@ export async function openImages(options: ImageOptions): Promise<NodeImages> {
     log,
   });
   const { mentions = () => "" } = options;
-  return new NodeImages({ rootDir, layers, images, puller, thread, pinned: pinnedBy(options.pinned), log, mentions });
+  return new NodeImages({ unpacker, rootDir, layers, images, puller, thread, pinned: pinnedBy(options.pinned), log, mentions });
 }

@@ -59,9 +59,9 @@ export class Unpacker {
     this.#limits = limits;
   }
 
-  /** Applies a compressed layer to the empty directory `dir`. `pending` receives what settle has to do. */
+  /** Applies a compressed layer, from a feed or an open file, to the directory `dir`. `pending` receives what settle has to do. */
   async apply(
-    input: Feed,
+    input: Feed | number,
     dir: string,
     pending: string,
     sha512: boolean,

@@ -22,11 +22,13 @@ import { runtimeConfig } from "../cri/runtime-config.ts";
 import { updateRuntimeConfig } from "../cri/runtime-config-update.ts";
 import { status } from "../cri/runtime-status.ts";
 import { version } from "../cri/runtime-version.ts";
+import { checkpointPod } from "../cri/sandbox-checkpoint.ts";
 import { listPodSandbox } from "../cri/sandbox-list.ts";
 import { streamPodSandboxes } from "../cri/sandbox-list-stream.ts";
 import { listPodSandboxMetrics } from "../cri/sandbox-metrics.ts";
 import { streamPodSandboxMetrics } from "../cri/sandbox-metrics-stream.ts";
 import { removePodSandbox } from "../cri/sandbox-remove.ts";
+import { restorePod } from "../cri/sandbox-restore.ts";
 import { runPodSandbox } from "../cri/sandbox-run.ts";
 import { podSandboxStats } from "../cri/sandbox-stats.ts";
 import { listPodSandboxStats } from "../cri/sandbox-stats-list.ts";
@@ -79,6 +81,8 @@ export function runtimeService(gate: Gate, app: () => CriApp): Service {
       streamPodSandboxMetrics(app(), ctx, req, send),
     ),
     checkpointContainer: unary("CheckpointContainer", gate, (ctx, req) => checkpointContainer(app(), ctx, req)),
+    checkpointPod: unary("CheckpointPod", gate, (ctx, req) => checkpointPod(app(), ctx, req)),
+    restorePod: unary("RestorePod", gate, (ctx, req) => restorePod(app(), ctx, req)),
     getContainerEvents: serverStream("GetContainerEvents", gate, (ctx, req, send) => getContainerEvents(app(), ctx, req, send)),
     exec: unary("Exec", gate, (ctx, req) => exec(app(), ctx, req)),
     attach: unary("Attach", gate, (ctx, req) => attach(app(), ctx, req)),

@@ -1,6 +1,6 @@
 /** Checkpoints over CRI, with the CRIU of this machine. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -10,7 +10,7 @@ import { CriNode, network } from "../helpers/cri-node.ts";
 let node: CriNode;
 let place: string;
 beforeAll(async () => {
-  node = await CriNode.start();
+  node = await CriNode.start({ config: "[checkpoint]\nrestore = true\n" });
   node.enableNetwork("caissonck", "10.199.77.0/24");
   for (let ready = false; !ready; ) {
     const { status } = await node.client.runtime("Status", {});
@@ -118,6 +118,162 @@ describe("CheckpointContainer", () => {
     await goesOn(id);
     expect(existsSync(location)).toBe(false);
     expect(existsSync(join(node.daemon.root, "checkpoints"))).toBe(false);
+    await node.removePod(pod);
+  });
+});
+
+describe("CheckpointPod and RestorePod", () => {
+  it("saves two containers at one moment; a new pod has them, with their files, when they are started", async () => {
+    const config = node.podConfig("ck-pod", podNetwork);
+    const pod = await node.runPod(config);
+    const volume = (owner: string): string => {
+      const path = join(place, owner, "volumes/kubernetes.io~empty-dir/scratch");
+      mkdirSync(path, { recursive: true });
+      return path;
+    };
+    const mounts = (owner: string) => ({ mounts: [{ container_path: "/scratch", host_path: volume(owner) }] });
+    const writer =
+      "echo kept > /scratch/file; exec 5<>/scratch/open; echo shared > /dev/shm/word; echo mine > /made; rm /etc/group;";
+    const commands = { writer: ["sh", "-c", `${writer} ${counting[2]}`], reader: counting };
+    const configs = (owner: string) =>
+      Object.entries(commands).map(([name, command]) => node.containerConfig(name, command, mounts(owner)));
+    const ids: string[] = [];
+    for (const one of configs("first")) ids.push(await node.run(pod, config, one));
+    for (const id of ids) await goesOn(id);
+    const output = join(place, "pod");
+    mkdirSync(output);
+    await node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: ids });
+    for (const id of ids) await goesOn(id);
+    const then = await Promise.all(ids.map(count));
+    await node.removePod(pod);
+
+    const next = node.podConfig("ck-next", podNetwork);
+    const reply = await node.client.runtime("RestorePod", {
+      checkpoint_path: output,
+      config: next,
+      container_configs: configs("second"),
+    });
+    expect(reply.restored_containers.map(({ name }: { name: string }) => name).toSorted()).toEqual(["reader", "writer"]);
+    const [first, second] = reply.restored_containers.map(({ container_id }: { container_id: string }) => container_id);
+    expect((await node.status(first)).state).toBe("CONTAINER_CREATED");
+    const { pid } = await node.info(first);
+    const held = readFileSync(`/proc/${pid}/root/tmp/count`, "utf8");
+    await node.start(second);
+    await goesOn(second);
+    expect(readFileSync(`/proc/${pid}/root/tmp/count`, "utf8")).toBe(held);
+    await node.start(first);
+    await goesOn(first);
+    expect(await count(first)).toBeGreaterThan(3);
+    expect(await count(first)).toBeLessThan((then[0] ?? 0) + 200);
+    const said = await node.exec(first, ["sh", "-c", "cat /scratch/file /dev/shm/word /made; ls /etc/group; hostname"]);
+    expect(said.stdout).toBe("kept\nshared\nmine\nck-next\n");
+    expect(readFileSync(join(place, "second/volumes/kubernetes.io~empty-dir/scratch/file"), "utf8")).toBe("kept\n");
+    expect(node.log("ck-next", "writer")).toMatch(/^stdout F line \d+\n/);
+    await node.client.runtime("StopContainer", { container_id: first, timeout: 0 });
+    expect((await node.status(first)).exit_code).toBe(137);
+    await node.removePod(reply.pod_sandbox_id);
+  });
+
+  it("makes many pods of one checkpoint, and refuses what does not fit", async () => {
+    const config = node.podConfig("ck-seed");
+    const pod = await node.runPod(config);
+    const id = await node.run(pod, config, node.containerConfig("counter", counting));
+    await goesOn(id);
+    const output = join(place, "seed");
+    mkdirSync(output);
+    const save = (more: object) =>
+      node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: [id], ...more });
+    for (const [more, text] of [
+      [{ options: { speed: "high" } }, 'option "speed" is not known'],
+      [{ container_ids: [] }, "container_ids is empty"],
+      [{ container_ids: [id, id] }, "names one twice"],
+      [{ output_path: place }, "is not empty"],
+    ] as const) {
+      expect((await failure(save(more))).details).toContain(text);
+    }
+    await save({});
+    await node.removePod(pod);
+    const restore = (name: string, more: object = {}) =>
+      node.client.runtime("RestorePod", {
+        checkpoint_path: output,
+        config: node.podConfig(name),
+        container_configs: [node.containerConfig("counter", counting)],
+        ...more,
+      });
+    const clones = await Promise.all(["ck-a", "ck-b", "ck-c"].map((name) => restore(name)));
+    await Promise.all(
+      clones.map(async ({ restored_containers: [one] }) => {
+        await node.start(one.container_id);
+        await goesOn(one.container_id);
+      }),
+    );
+    await Promise.all(clones.map(({ pod_sandbox_id }) => node.removePod(pod_sandbox_id)));
+    for (const [changed, text] of [
+      [node.containerConfig("other", counting), "the checkpoint is of counter"],
+      [node.containerConfig("counter", ["sleep", "1"]), "another command"],
+      [node.containerConfig("counter", counting, { envs: [{ key: "A", value: Buffer.from("b") }] }), "another environment"],
+      [node.containerConfig("counter", counting, { linux: { security_context: { run_as_user: { value: 5 } } } }), "another user"],
+      [node.containerConfig("counter", counting, { linux: { security_context: { no_new_privs: true } } }), "no_new_privs"],
+      [
+        node.containerConfig("counter", counting, {
+          linux: { security_context: { capabilities: { drop_capabilities: ["ALL"] } } },
+        }),
+        "is not held by the container's seccomp profile",
+      ],
+      [
+        node.containerConfig("counter", counting, {
+          linux: { security_context: { seccomp: { profile_type: "Unconfined" }, capabilities: { drop_capabilities: ["ALL"] } } },
+        }),
+        "more capabilities",
+      ],
+    ] as const) {
+      expect((await failure(restore("ck-refused", { container_configs: [changed] }))).details).toContain(text);
+    }
+    const left = await node.client.runtime("ListPodSandbox", {});
+    expect(left.items.filter((item: { metadata: { name: string } }) => item.metadata.name === "ck-refused")).toEqual([]);
+  });
+});
+
+describe("CreateContainer from an archive", () => {
+  it("restores it, and refuses links and changed images in it", async () => {
+    const config = node.podConfig("ck-archive");
+    const pod = await node.runPod(config);
+    const id = await node.run(pod, config, node.containerConfig("counter", counting));
+    await goesOn(id);
+    const location = join(place, "archive.tar");
+    await node.client.runtime("CheckpointContainer", { container_id: id, location });
+    const create = (archive: string, name: string) =>
+      node.create(pod, config, { ...node.containerConfig(name, counting), image: { image: archive } });
+    const restored = await create(location, "again");
+    await node.start(restored);
+    await goesOn(restored);
+    expect((await node.status(restored)).image_id).toBe(node.imageId);
+
+    const changed = join(place, "changed");
+    const attack = async (script: string): Promise<string> => {
+      rmSync(changed, { recursive: true, force: true });
+      mkdirSync(changed);
+      execFileSync("tar", ["-xf", location, "-C", changed]);
+      execFileSync("sh", ["-c", script], { cwd: changed });
+      const archive = join(place, "hostile.tar");
+      execFileSync("tar", ["-cf", archive, "-C", changed, "."]);
+      return (await failure(create(archive, "hostile"))).details;
+    };
+    expect(await attack("rm checkpoint/pages-1.img; ln -s /etc/shadow checkpoint/pages-1.img")).toContain(
+      "pages-1.img is missing or damaged",
+    );
+    expect(await attack("ln -sf /etc/passwd config.dump")).toContain("config.dump is missing or damaged");
+    expect(await attack("rm -r checkpoint; ln -s /etc checkpoint")).toContain("checkpoint is missing or damaged");
+    expect(await attack(`sed -i 's/sha256:[0-9a-f]*/sha256:${"0".repeat(64)}/' config.dump`)).toContain("is not on this node");
+    expect(await attack("sed -i 's/sleep/sleeq/' spec.dump")).toContain("another command");
+    expect(await attack("truncate -s 100 checkpoint/pages-1.img")).toContain("pages-1.img is damaged");
+    expect(await attack("printf x > checkpoint/seccomp.img")).toContain("seccomp.img is damaged");
+    expect(await attack("echo '[\"../../../etc/hosts\"]' > deleted.files; echo no > rootfs-diff.tar")).not.toBe("");
+    writeFileSync(join(place, "noise.tar"), "noise");
+    expect((await failure(create(join(place, "noise.tar"), "noise"))).details).not.toBe("");
+    expect(existsSync(join(node.daemon.root, "checkpoints")) ? readdirSync(join(node.daemon.root, "checkpoints")) : []).toEqual(
+      [],
+    );
     await node.removePod(pod);
   });
 });

@@ -83,6 +83,7 @@ export class FakeNode {
       netnsDir: join(this.dir, "netns"),
       cgroupDriver: "cgroupfs",
       handlers: this.handlers,
+      restoreFromArchives: false,
       execOutputBytes: 15 << 20,
       killPatienceMs: this.killPatienceMs,
       execDrainMs: 100,

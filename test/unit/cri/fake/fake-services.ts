@@ -42,6 +42,7 @@ export class FakeImages implements ImageService {
     if (reference === "missing") throw new RuntimeError("not_found", "manifest of missing is unknown to its registry");
     return busybox.id;
   }
+  async unpackChanges(): Promise<void> {}
   find(reference: string): Image | undefined {
     return this.images.get(reference) ?? [...this.images.values()].find((image) => image.id === reference);
   }
