@@ -4,7 +4,7 @@ import type { OciIdMapping, OciMount } from "../core/oci.ts";
 import type { PodSpec } from "../core/runtime.ts";
 import type { IDMapping, Mount } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
-import { messageOf } from "../lib/errors.ts";
+import { codeOf, messageOf } from "../lib/errors.ts";
 import { defaultMounts, type MountSituation } from "./default-mounts.ts";
 import { type HostMount, parseMountinfo, propagationOption } from "./mount-propagation.ts";
 import { cleanAbsolutePath, hasControlCharacter, invalid, isAtOrBelow, pathDepth, quoted } from "./translate-check.ts";
@@ -59,6 +59,7 @@ async function resolveSource(mount: Mount, request: MountRequest, node: Translat
   try {
     await node.host.makeDirectory(source);
   } catch (error) {
+    if (codeOf(error) === "unavailable") throw error;
     throw invalid(`host_path ${quoted(source)} of the mount at ${mount.containerPath} cannot be made: ${messageOf(error)}`);
   }
   const made = await node.host.realpath(source);

@@ -12,6 +12,7 @@ import { readOwnLimits } from "../core/process/own-limits.ts";
 import { defaultSeccompProfile } from "../core/process/seccomp-default.ts";
 import { findSecurityModules } from "../core/process/security-modules.ts";
 import { errnoName, RuntimeError } from "../lib/errors.ts";
+import { guardedHost, HostPaths } from "./host-paths.ts";
 
 /** What the node can do; read once at start. */
 export interface NodeFacts {
@@ -163,7 +164,7 @@ export async function readTranslationNode(
   return {
     cdi,
     facts: await readNodeFacts(cgroupVersion),
-    host: realHost,
+    host: guardedHost(realHost, new HostPaths()),
     defaultSeccomp: (capabilities) => defaultSeccompProfile(capabilities, arch()),
   };
 }

@@ -156,6 +156,25 @@ describe("a process that no signal reaches", () => {
   });
 });
 
+it("host paths that do not answer hold up only those who ask for them", async () => {
+  const pod = node.podConfig("hung-paths");
+  const podId = await node.runPod(pod);
+  const on = (name: string, path: string) =>
+    node.containerConfig(name, forever, { mounts: [{ container_path: "/data", host_path: join(disk.path, path) }] });
+  disk.freeze();
+  const names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+  const asked = names.map((name) => failure(node.create(podId, pod, on(name, `absent-${name}`))));
+  await livesAndGoes("beside-hung-paths");
+  for (const { code, details } of await Promise.all(asked)) {
+    expect(code).toBe(grpcStatus.UNAVAILABLE);
+    expect(details).toMatch(/host path .*absent-[a-j].* not answer/);
+  }
+  await livesAndGoes("behind-hung-paths");
+  disk.thaw();
+  await until("an answer", () => node.create(podId, pod, on("late", "absent-a")).catch(() => undefined));
+  await node.removePod(podId);
+});
+
 it("a mount that a process of the node uses is let go of and written down until that process ends", async () => {
   const podId = await node.runPod(node.podConfig("used"));
   const shm = join(node.daemon.state, "pods", podId, "shm");
