@@ -27,6 +27,7 @@
 	X(MOVE_MOUNT, "move_mount") \
 	X(FSOPEN, "fsopen") \
 	X(MOUNT_SETATTR, "mount_setattr") \
+	X(PIVOT_ROOT, "pivot_root") \
 	X(CLONE3, "clone3") \
 	X(INTO_CGROUP, "clone_into_cgroup") \
 	X(CGROUP_KILL, "cgroup_kill")
@@ -61,6 +62,7 @@ int kernel_denied(enum kernel_feature feature);
 #define K_MOUNT_ATTR_NOEXEC 0x08
 #define K_MOUNT_ATTR_IDMAP 0x00100000
 #define K_CLONE_NEWTIME 0x80
+#define K_RAMFS_MAGIC 0x858458f6
 #define K_PROC_MAGIC 0x9fa0
 #define K_PROC_ROOT_INO 1
 #define K_CGROUP_MAGIC 0x27e0eb

@@ -234,8 +234,12 @@ int op_pivot(struct run *run, const value *v)
 		return say(run, -errno, "propagation of /", NULL, NULL);
 	if (fchdir(root) < 0)
 		return say(run, -errno, "chdir", NULL, NULL);
-	if (syscall(SYS_pivot_root, ".", ".") < 0)
-		return say(run, -errno, "pivot_root", NULL, NULL);
+	int error = kernel_denied(KERNEL_PIVOT_ROOT) ? -ENOSYS : (int)k_result(syscall(SYS_pivot_root, ".", "."));
+	/* The kernel's first file system cannot be pivoted away. */
+	if (error == -ENOSYS || (error == -EINVAL && k_fs_magic(old) == K_RAMFS_MAGIC))
+		return move_root(run);
+	if (error < 0)
+		return say(run, error, "pivot_root", NULL, NULL);
 	if (fchdir(old) < 0 || umount2(".", MNT_DETACH) < 0)
 		return say(run, -errno, "unmount of the old root", NULL, NULL);
 	if (chdir("/") < 0)

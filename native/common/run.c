@@ -76,6 +76,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_CONNECT_UNIX] = op_connect_unix,
 	[OP_SEND_LISTENER] = op_send_listener,
 	[OP_NET_DEVICE] = op_net_device,
+	[OP_MOVE_ROOT] = op_move_root,
 	[OP_EXEC_HOST] = op_exec_host,
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,

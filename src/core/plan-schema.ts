@@ -94,7 +94,8 @@ export const opSchemas = {
   "use-root": op(26, { slot: "u32" }),
   /** Attaches the slot's mount at a path in the root; verified afterwards. */
   attach: op(27, { slot: "u32", path: "str", flags: "u32" }),
-  /** pivot_root(".", ".") into the root, old tree detached, cwd "/". */
+  /** pivot_root(".", ".") into the root, old tree detached, cwd "/". Where the kernel cannot pivot away from its first file system, or has no
+   *  such call, as move-root. */
   pivot: op(28, {}),
   /** umount2 on a host path. */
   unmount: op(29, { path: "str", flags: "u32" }),
@@ -196,6 +197,8 @@ export const opSchemas = {
   /** Moves a network device of the child's own namespace into that of the slot, as `inside`, with its addresses, and sets it up. The child
    *  is in that namespace afterwards. */
   "net-device": op(80, { netns: "u32", name: "str", inside: "str" }),
+  /** In place of pivot: whole views of procfs and sysfs outside the root are hidden, the root is moved over "/", chroot. */
+  "move-root": op(81, {}),
 
   // ---- checkpoint and restore
   /** Executes a program of the host, with these slots as descriptors 3, 4, 5, ... Last operation. */

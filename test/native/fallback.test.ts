@@ -27,6 +27,7 @@ it.each([
   ["overlay_lowerdir"],
   ["overlay_lowerdir,overlay_fsconfig"],
   ["tiocgptpeer"],
+  ["pivot_root"],
   [everything],
 ])("sets up the same container without %s", async (deny) => {
   const out = await scratch.run(

@@ -16,7 +16,7 @@ export const initFlags = {
   "pid-file": { value: "FILE", about: "where the first process's pid is written" },
   "preserve-fds": { value: "N", about: "pass N further descriptors, from 3 on, after those of LISTEN_FDS" },
   "no-new-keyring": { about: "keep the caller's session keyring" },
-  "no-pivot": { about: "refused: roots are always changed with pivot_root" },
+  "no-pivot": { about: "move the root over / instead of pivot_root: for bundles on an initramfs" },
   "pidfd-socket": { value: "PATH", about: "refused: not there yet" },
 } as const satisfies FlagTable;
 
@@ -41,7 +41,8 @@ export async function createFromBundle(context: CommandContext, detached: boolea
     ...(consoleSocket === undefined ? {} : { consoleSocket }),
   };
   const keyring = flags.has("no-new-keyring") ? { noNewKeyring: true } : {};
-  return { container: await Container.create(place.root, id, { ...config, ...keyring }), process: spec };
+  const pivot = flags.has("no-pivot") ? { noPivotRoot: true } : {};
+  return { container: await Container.create(place.root, id, { ...config, ...keyring, ...pivot }), process: spec };
 }
 
 /** With a terminal, stdio is that; else the caller's own descriptors, which need nobody to stay. */
@@ -61,7 +62,5 @@ export function consoleSocketFor(flags: Flags, terminal: boolean, detached: bool
 }
 
 function refuseFlags(flags: Flags): void {
-  if (flags.has("no-pivot"))
-    throw new CommandError("--no-pivot is not implemented: put the bundle on a file system that can be pivoted to");
   if (flags.one("pidfd-socket") !== undefined) throw new CommandError("--pidfd-socket is not implemented yet");
 }

@@ -124,6 +124,8 @@ export interface Config {
   readonly memoryPolicy?: OciMemoryPolicy;
   /** SELinux label of the file systems that the container mounts. */
   readonly mountLabel?: string;
+  /** Move the root over "/" where it cannot be pivoted to: what was there before stays below, out of sight only. */
+  readonly noPivotRoot?: boolean;
   /** Keep the caller's session keyring. */
   readonly noNewKeyring?: boolean;
   /** Programs at moments of the container's life; they get the OCI state on stdin. */

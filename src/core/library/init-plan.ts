@@ -42,6 +42,8 @@ export interface InitPlanInput {
   /** Keys below /proc/sys, with slashes. */
   readonly sysctls: ReadonlyMap<string, string>;
   readonly keyring: boolean;
+  /** Else the root is moved over "/". */
+  readonly pivot: boolean;
   /** v1 `tasks` files; on v2 the child is born in its cgroup. */
   readonly cgroupTasks: readonly string[];
   readonly cgroupMount: CgroupMountSource;
@@ -92,7 +94,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       ...root.inner,
       ...(hasCreationHooks(oci.hooks) ? [{ op: "barrier", number: hookBarrier } as const] : []),
       ...planHooks("createContainer", oci.hooks, input.hookState, "creating"),
-      ...root.pivot,
+      ...(input.pivot ? root.pivot : root.pivot.map((op): Op => (op.op === "pivot" ? { op: "move-root" } : op))),
       planStdio(oci, input.stdio, input.keepsConsole),
       ...root.seal,
       ...(oci.hostname === undefined ? [] : [{ op: "hostname", name: oci.hostname } as const]),

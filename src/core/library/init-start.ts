@@ -157,6 +157,7 @@ export async function gatherInit(
       loopback: shape.net === "new",
       sysctls: new Map(Object.entries(oci.linux.sysctl ?? {}).map(([key, value]) => [sysctlPath(key), value])),
       keyring: config.noNewKeyring !== true,
+      pivot: config.noPivotRoot !== true,
       cgroupTasks: use.taskFiles,
       cgroupMount: cgroupMountOf(cgroup, shape),
       settings: processSettings(oci.process, machine.own, inUserNamespace, seccomp),

@@ -36,6 +36,7 @@ export function validateConfig(config: Config, facts: MachineFacts): void {
   for (const rule of config.cgroups?.resources?.devices ?? []) checkDevice(rule, "device rule");
   checkCgroups(config, facts);
   checkHooks(config.hooks);
+  checkPivot(config);
   checkNetDevices(config.netDevices, namespaceOf(config, "net") !== undefined);
   checkListener(config.seccomp);
   if (config.rootPropagation !== undefined && !/^r?(private|slave|shared|unbindable)$/.test(config.rootPropagation)) {
@@ -129,6 +130,12 @@ function checkNeeds(config: Config): void {
     if (time.path !== undefined)
       throw invalid("time namespace enabled, but both namespace path and time offsets specified -- you may only provide one");
   }
+}
+
+/** Nothing of the host's tree may be left in a peer group that reaches it. */
+function checkPivot({ noPivotRoot, rootPropagation }: Config): void {
+  if (noPivotRoot === true && /^r?private$/.test(rootPropagation ?? ""))
+    throw invalid(`rootPropagation ${rootPropagation} needs pivot_root: noPivotRoot must not be set`);
 }
 
 function checkSysctls(config: Config, facts: MachineFacts): void {

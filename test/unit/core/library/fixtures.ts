@@ -48,6 +48,7 @@ export function initInput(changes: Partial<InitPlanInput> & { readonly config?: 
     loopback: true,
     sysctls: new Map([["net/ipv4/ip_forward", "1"]]),
     keyring: true,
+    pivot: true,
     cgroupTasks: ["/sys/fs/cgroup/memory/one/tasks"],
     cgroupMount: { kind: "fresh" },
     settings,
