@@ -2,6 +2,7 @@
  * The whole plan of a process that joins a running container. It is confined before it is forked into the container's PID
  * namespace: until then no sibling can see it, and afterwards there is nothing to take over (CVE-2016-9962). Pure.
  */
+import { toHostId } from "./namespace/id-map.ts";
 import type { PodShape } from "./namespace/pod-shape.ts";
 import type { OciProcess } from "./oci.ts";
 import type { Op, Plan } from "./plan.ts";
@@ -33,6 +34,7 @@ export function planExec(input: ExecPlanInput): Plan {
     { op: "clean-start" },
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
     planOomScore(settings),
+    ...giveStdio(input),
     { op: "join-process", slot: execSlot.init, kinds: kindsOf(input) },
     planStdio(input),
     ...planLabels(process),
@@ -41,6 +43,16 @@ export function planExec(input: ExecPlanInput): Plan {
     ...(entersPid ? [{ op: "fork" } as const] : []),
     { op: "exec", path: process.args[0] ?? "", args: process.args, env: environmentOf(process.env) },
   ];
+}
+
+/** In a user namespace nobody could give the process the host's pipes any more, and then it could not open /dev/stdout. */
+function giveStdio({ process, pod, stdio }: ExecPlanInput): readonly Op[] {
+  if (pod.user === null || process.terminal === true) return [];
+  const uid = toHostId(process.user.uid, pod.user.uid);
+  const gid = toHostId(process.user.gid, pod.user.gid);
+  return (["stdin", "stdout", "stderr"] as const)
+    .filter((name) => stdio[name])
+    .map((name): Op => ({ op: "chown-slot", slot: execSlot[name], uid, gid }));
 }
 
 /** Of a terminal the requester gets the master. */

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode, network } from "../helpers/cri-node.ts";
 import { freePort } from "../helpers/free-port.ts";
-import { SpdyClient, type SpdyClientStream } from "../helpers/spdy-client.ts";
+import { RemoteCommandClient, SpdyClient, type SpdyClientStream } from "../helpers/spdy-client.ts";
 
 let node: CriNode;
 /** With a network of its own, and with the node's. */
@@ -203,6 +203,51 @@ describe("a forwarded connection", () => {
     const container = (await node.client.runtime("ListContainers", { filter: { pod_sandbox_id: pods.own } })).containers[0].id;
     const processes = async () => (await node.exec(container, ["/bin/sh", "-c", "cat /proc/[0-9]*/comm"])).stdout;
     await expect.poll(processes).not.toContain("yes");
+  });
+});
+
+describe("a pod with a user namespace", () => {
+  it("has exec, attach and ports as any other, also for a user who is not root", async () => {
+    const mapping = { host_id: 200_000, container_id: 0, length: 65_536 };
+    const userns_options = { mode: "POD", uids: [mapping], gids: [mapping] };
+    const security_context = { namespace_options: { ...network.pod, userns_options } };
+    const config = node.podConfig("streams-userns", { linux: { security_context } });
+    const id = await node.runPod(config);
+    const script = `nc -ll -p ${ports.echo} -e cat & read x; echo got $x; sleep 1000`;
+    const main = node.containerConfig("main", ["/bin/sh", "-c", script], {
+      stdin: true,
+      linux: { security_context: { ...security_context, run_as_user: { value: "1000" } } },
+    });
+    const container = await node.run(id, config, main);
+    const call = async (method: string, request: object): Promise<string> =>
+      (await node.client.runtime(method, { container_id: container, ...request })).url;
+    const cmd = ["/bin/sh", "-c", "id -u; echo err > /dev/stderr; cat < /dev/stdin > /dev/stdout"];
+    const exec = await RemoteCommandClient.open(await call("Exec", { cmd, stdin: true, stdout: true, stderr: true }), [
+      "stdin",
+      "stdout",
+      "stderr",
+    ]);
+    exec.of("stdin").end("through links\n");
+    expect(await exec.ending()).toMatchObject({ exitCode: 0 });
+    expect([exec.of("stdout").text(), exec.of("stderr").text()]).toEqual(["1000\nthrough links\n", "err\n"]);
+    const tty = ["/bin/sh", "-c", "echo typed > $(tty); stat -c %u $(tty)"];
+    const terminal = await RemoteCommandClient.open(await call("Exec", { cmd: tty, tty: true, stdout: true }), [
+      "stdout",
+      "resize",
+    ]);
+    expect(await terminal.ending()).toMatchObject({ exitCode: 0 });
+    expect(terminal.of("stdout").text()).toBe("typed\r\n1000\r\n");
+    const attached = await RemoteCommandClient.open(await call("Attach", { stdin: true, stdout: true }), ["stdin", "stdout"]);
+    attached.of("stdin").write("this\n");
+    await expect.poll(() => attached.of("stdout").text()).toBe("got this\n");
+    attached.client.destroy();
+    const { url } = await node.client.runtime("PortForward", { pod_sandbox_id: id, port: [] });
+    const client = await SpdyClient.connect(url, { protocols: ["portforward.k8s.io"] });
+    const { data } = await pairOf(client, ports.echo);
+    data.end("mapped");
+    expect(await data.ended()).toBe("mapped");
+    client.destroy();
+    await node.removePod(id);
   });
 });
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type ExecPlanInput, planExec } from "../../../src/core/exec-plan.ts";
+import { toHostId } from "../../../src/core/namespace/id-map.ts";
 import { noSlot, nsKind } from "../../../src/core/plan-schema.ts";
 import { names, plainPod, position, process, settings, userPod } from "./plan-fixtures.ts";
 
@@ -49,6 +50,21 @@ describe("plan of an exec", () => {
     expect(kindsOf({ pod: userPod }) & nsKind.user).toBe(nsKind.user);
     expect(kindsOf({ cgroupNamespace: "host" }) & nsKind.cgroup).toBe(0);
     expect(kindsOf({ hostPid: true }) & nsKind.pid).toBe(0);
+  });
+
+  it("gives the process its pipes before it is in a user namespace, where nobody could; a terminal is its own", () => {
+    const given = (changes: Partial<ExecPlanInput>) => {
+      const all = planExec({ ...input, ...changes });
+      const before = all.slice(0, position(all, { op: "join-process" }));
+      return before.flatMap((op) => (op.op === "chown-slot" ? [[op.slot, op.uid, op.gid]] : []));
+    };
+    const owner = [toHostId(process.user.uid, userPod.user?.uid ?? []), toHostId(process.user.gid, userPod.user?.gid ?? [])];
+    expect(given({})).toEqual([]);
+    expect(given({ pod: userPod })).toEqual([
+      [1, ...owner],
+      [2, ...owner],
+    ]);
+    expect(given({ pod: userPod, process: { ...process, terminal: true } })).toEqual([]);
   });
 
   it("does not fork where there is no PID namespace to enter", () => {
