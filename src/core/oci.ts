@@ -227,6 +227,16 @@ export interface OciLinux {
   readonly personality?: OciPersonality;
   readonly memoryPolicy?: OciMemoryPolicy;
   readonly netDevices?: OciNetDevices;
+  readonly intelRdt?: OciIntelRdt;
+}
+
+/** Fields that runtime-spec 1.3 has ended (enableCMT, enableMBM) are refused. */
+export interface OciIntelRdt {
+  readonly closID?: string;
+  readonly l3CacheSchema?: string;
+  readonly memBwSchema?: string;
+  readonly schemata?: readonly string[];
+  readonly enableMonitoring?: boolean;
 }
 
 /** By their names on the host; `name`: what they are called inside. */

@@ -177,3 +177,11 @@ describe("labels", () => {
     await end(container);
   });
 });
+
+describe("Intel RDT", () => {
+  it("is refused where resctrl is not mounted", async () => {
+    await expect(place.create({ intelRdt: { closID: "gold", schemata: ["L3:0=f"] } })).rejects.toThrow(
+      "intelRdt cannot be applied: resctrl is not mounted on this node",
+    );
+  });
+});

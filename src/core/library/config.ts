@@ -4,6 +4,7 @@ import type {
   OciCpuAffinity,
   OciHooks,
   OciIdMapping,
+  OciIntelRdt,
   OciIoPriority,
   OciMemoryPolicy,
   OciNetDevices,
@@ -122,6 +123,8 @@ export interface Config {
   readonly execCpuAffinity?: OciCpuAffinity;
   readonly personality?: OciPersonality;
   readonly memoryPolicy?: OciMemoryPolicy;
+  /** Cache and memory bandwidth, by resctrl. */
+  readonly intelRdt?: OciIntelRdt;
   /** SELinux label of the file systems that the container mounts. */
   readonly mountLabel?: string;
   /** Move the root over "/" where it cannot be pivoted to: what was there before stays below, out of sight only. */

@@ -36,6 +36,7 @@ import { type OciState, ociStateOf } from "./oci-state.ts";
 import { withNamespacePaths } from "./other-namespaces.ts";
 import type { Process, ProcessExit } from "./process.ts";
 import type { ConsoleSize } from "./process-spec.ts";
+import { findResctrl, leaveResctrl } from "./resctrl.ts";
 import { outsideKinds } from "./restore-plan.ts";
 import { refuseUnsupportedShape, startRestored } from "./restore-start.ts";
 import { readState, type SavedState, writeState } from "./saved-state.ts";
@@ -362,6 +363,7 @@ export class Container {
     }
     await this.#endHelper(state);
     await removeCgroup(cgroup, state.caisson.made_parents, signal);
+    leaveResctrl(this.id, state.config.intelRdt);
   }
 
   /** With whatever it has started. Before the first process there is one only if a start was killed half-way. Whether there was one. */
@@ -409,6 +411,8 @@ export class Container {
       ...state,
       init_process_pid: pid,
       init_process_start: Number(startTicks),
+      intel_rdt_path: findResctrl(this.id, config.intelRdt)?.group ?? "",
+      intel_rdt_mon_path: findResctrl(this.id, config.intelRdt)?.monitor ?? "",
       namespace_paths: namespacePaths(config, pid),
       external_descriptors: [0, 1, 2].map((fd) => linkOf(`/proc/${pid}/fd/${fd}`)),
       caisson: {

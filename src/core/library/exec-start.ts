@@ -23,6 +23,7 @@ import type { Machine } from "./machine.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { ProcessExit, RunningProcess } from "./process.ts";
 import type { ProcessSpec } from "./process-spec.ts";
+import { enterResctrl, findResctrl, rdtBarrier } from "./resctrl.ts";
 import { planSetns } from "./setns-plan.ts";
 import type { Shape } from "./shape.ts";
 import { sigkill, signalNumber } from "./signals.ts";
@@ -72,6 +73,8 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
   const request = { id: helperIdOf(input.id), execId, plan, cloneKinds: 0, cgroup: use.into, timeoutMs: 0, signal };
   const handOver = new SeccompHandOver((step) => shim.run(step), signal);
   const onBarrier = async (number: number, pid: number): Promise<void> => {
+    const place = findResctrl(input.id, config.intelRdt);
+    if (number === rdtBarrier) return place === undefined ? undefined : enterResctrl(place, pid);
     if (number === handedBarrier) return await handOver.handed();
     const state = { ...hookStateOf(input.id, config), status: "running", pid: input.init.pid };
     if (config.seccomp !== undefined) await handOver.connect(pid, { state, profile: config.seccomp });

@@ -35,7 +35,7 @@ export async function runtimeFeatures(version: string): Promise<object> {
       seccomp: { enabled: true, ...seccompWords(honours("linux.seccomp.listenerPath")) },
       apparmor: { enabled: honours("process.apparmorProfile") },
       selinux: { enabled: honours("process.selinuxLabel") },
-      intelRdt: { enabled: honours("linux.intelRdt") },
+      intelRdt: { enabled: honours("linux.intelRdt.closID") },
       ...(honours("linux.memoryPolicy") ? { memoryPolicy: memoryPolicyWords() } : {}),
       mountExtensions: { idmap: { enabled: true } },
       netDevices: { enabled: honours("linux.netDevices") },

@@ -15,6 +15,7 @@ import { propagation } from "../rootfs/mount-flags.ts";
 import { labelledMounts } from "../rootfs/mount-label.ts";
 import { planRootfs } from "../rootfs/rootfs-plan.ts";
 import type { NamespaceType } from "./config.ts";
+import { rdtBarrier } from "./resctrl.ts";
 import type { Shape } from "./shape.ts";
 
 /** Number of the barrier at which the clock offsets of a new time namespace are written. */
@@ -81,6 +82,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       // The shim is the only one who can reap this process: without it, it must not stay.
       { op: "parent-death-signal", signal: sigkill },
       { op: "clean-start" },
+      ...(oci.linux.intelRdt === undefined ? [] : [{ op: "barrier", number: rdtBarrier } as const]),
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
       planOomScore(settings),
       ...planAttributes(oci, namespaces.forks),

@@ -30,6 +30,7 @@ import { hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrie
 import type { Machine } from "./machine.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { ProcessSpec } from "./process-spec.ts";
+import { enterResctrl, findResctrl, leaveResctrl, makeResctrl, rdtBarrier } from "./resctrl.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
 import { PreparedStdio, type StdioStreams } from "./stdio.ts";
 import { translateConfig, translateNodes } from "./translate.ts";
@@ -69,6 +70,7 @@ export async function startInit(input: InitStart): Promise<StartedInit> {
   });
   undo.push("cgroup", (undoSignal) => removeCgroup(cgroup, input.madeParents, undoSignal));
   await makeCgroup(cgroup, config);
+  undo.push("class of service", async () => leaveResctrl(input.id, config.intelRdt));
   let link: ShimLink | undefined;
   undo.push("helper", (undoSignal) => removeContainerShim(machine, directory, shimId, link, undoSignal));
   link = await startContainerShim(machine, directory, shimId, signal);
@@ -201,6 +203,11 @@ async function forkInit(
     deadlineMs: parkDeadlineMs,
     onBarrier: async (number, pid) => {
       if (number === hookBarrier) await runCreationHooks(config.hooks, hookStateOf(input.id, config), pid, signal);
+      const place = findResctrl(input.id, config.intelRdt);
+      if (number === rdtBarrier && place !== undefined && config.intelRdt !== undefined) {
+        makeResctrl(place, config.intelRdt);
+        enterResctrl(place, pid);
+      }
       if (number === netDeviceBarrier && config.netDevices !== undefined)
         await moveNetDevices(config.netDevices, pid, (request) => shim.run(request), signal);
       if (number === seccompBarrier && config.seccomp !== undefined) {

@@ -38,6 +38,7 @@ const config: Fields<Config> = {
   personality: true,
   memoryPolicy: true,
   mountLabel: true,
+  intelRdt: true,
   noPivotRoot: true,
   noNewKeyring: true,
   hooks: true,

@@ -1,6 +1,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { errnoName } from "../../lib/errors.ts";
 import type { NamespaceType } from "./config.ts";
+import { mountedResctrl } from "./resctrl.ts";
 import type { MachineFacts } from "./validate.ts";
 
 const absent = new Set(["ENOENT", "ENOTDIR", "ELOOP", "EACCES"]);
@@ -20,6 +21,7 @@ export function machineFacts(cgroupVersion: MachineFacts["cgroupVersion"]): Mach
     cgroupVersion,
     realDirectory: (path) => unlessAbsent(() => (statSync(path).isDirectory() ? realpathSync(path) : undefined)),
     isOwnNamespace,
+    resctrl: mountedResctrl,
     hasNamespace: (type) => existsSync(`/proc/self/ns/${type}`),
   };
 }

@@ -83,6 +83,7 @@ function linuxOf(linux: NonNullable<FullSpec["linux"]>): Omit<Config, "rootfs"> 
     ...given("personality", linux.personality),
     ...given("memoryPolicy", linux.memoryPolicy),
     ...given("netDevices", linux.netDevices),
+    ...given("intelRdt", linux.intelRdt && Object.keys(linux.intelRdt).length > 0 ? linux.intelRdt : undefined),
     ...given("mountLabel", linux.mountLabel || undefined),
     maskPaths: linux.maskedPaths ?? [],
     readonlyPaths: linux.readonlyPaths ?? [],

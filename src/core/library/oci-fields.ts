@@ -7,7 +7,6 @@ import { RuntimeError } from "../../lib/errors.ts";
 /** "honoured", or the reason why not. */
 type Fate = "honoured" | { readonly refused: string };
 
-const later = { refused: "it is not implemented yet" } as const;
 const otherPlatform = { refused: "it is for another platform than Linux" } as const;
 
 /** By path; "[]" stands for each element of a list. A path speaks for everything below it. */
@@ -70,7 +69,13 @@ export const ociFields: Readonly<Record<string, Fate>> = {
   "linux.sysctl": "honoured",
   "linux.personality": "honoured",
   "linux.memoryPolicy": "honoured",
-  "linux.intelRdt": later,
+  "linux.intelRdt.closID": "honoured",
+  "linux.intelRdt.l3CacheSchema": "honoured",
+  "linux.intelRdt.memBwSchema": "honoured",
+  "linux.intelRdt.schemata": "honoured",
+  "linux.intelRdt.enableMonitoring": "honoured",
+  "linux.intelRdt.enableCMT": { refused: "enableMonitoring has taken its place" },
+  "linux.intelRdt.enableMBM": { refused: "enableMonitoring has taken its place" },
   "linux.seccomp.defaultAction": "honoured",
   "linux.seccomp.defaultErrnoRet": "honoured",
   "linux.seccomp.architectures": "honoured",

@@ -7,6 +7,7 @@ import type { Op, Plan } from "../plan.ts";
 import { planAffinity, planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "../process/process-plan.ts";
 import { planKeep, planStdio, type StdioSlots } from "./init-plan.ts";
+import { rdtBarrier } from "./resctrl.ts";
 import { kindsToJoin, type Shape } from "./shape.ts";
 
 export interface SetnsPlanInput {
@@ -33,6 +34,7 @@ export function planSetns(input: SetnsPlanInput): Plan {
   const affinity = planAffinity(process.execCPUAffinity);
   return [
     { op: "clean-start" },
+    ...(oci.linux.intelRdt === undefined ? [] : [{ op: "barrier", number: rdtBarrier } as const]),
     ...affinity.before,
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
     ...affinity.after,

@@ -92,6 +92,7 @@ export function translateConfig(config: Config, process: OciProcess): OciSpec {
       ...given("personality", config.personality),
       ...given("memoryPolicy", config.memoryPolicy),
       ...given("netDevices", config.netDevices),
+      ...given("intelRdt", config.intelRdt),
       ...given("mountLabel", config.mountLabel),
     },
   };

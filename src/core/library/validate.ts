@@ -9,6 +9,7 @@ import { checkListener } from "../process/seccomp-listener.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { Config, Device, Mount, NamespaceType } from "./config.ts";
 import { refuseUnknownFields } from "./known-fields.ts";
+import { checkIntelRdt } from "./resctrl.ts";
 import { checkSysctl } from "./sysctl-rules.ts";
 
 export interface MachineFacts {
@@ -18,6 +19,8 @@ export interface MachineFacts {
   readonly isOwnNamespace: (type: NamespaceType, path: string) => boolean;
   /** Whether this kernel knows that type of namespace. */
   readonly hasNamespace: (type: NamespaceType) => boolean;
+  /** Where resctrl is mounted. */
+  readonly resctrl: () => string | undefined;
   readonly cgroupVersion: "v1" | "v2" | "hybrid";
 }
 
@@ -37,6 +40,7 @@ export function validateConfig(config: Config, facts: MachineFacts): void {
   checkCgroups(config, facts);
   checkHooks(config.hooks);
   checkPivot(config);
+  checkIntelRdt(config.intelRdt, facts.resctrl);
   checkNetDevices(config.netDevices, namespaceOf(config, "net") !== undefined);
   checkListener(config.seccomp);
   if (config.rootPropagation !== undefined && !/^r?(private|slave|shared|unbindable)$/.test(config.rootPropagation)) {

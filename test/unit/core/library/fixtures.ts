@@ -12,6 +12,7 @@ export const facts: MachineFacts = {
     path.startsWith("/missing") ? undefined : path.replace(/^\/link/, "/elsewhere").replace(/(?<=.)\/$/, ""),
   isOwnNamespace: (type, path) => path === `/proc/self/ns/${type}`,
   hasNamespace: () => true,
+  resctrl: () => "/sys/fs/resctrl",
 };
 
 const ids = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
