@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import type { ClientReadableStream, ServiceError } from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
@@ -172,16 +173,39 @@ function countOf(names: readonly string[]): ReadonlyMap<string, number> {
   return counts;
 }
 
-describe("the statistics of 500 containers in one call", () => {
-  it("open each file once, start nothing, and walk through no writable layer for it", async () => {
-    const pods = await Promise.all(
-      Array.from({ length: 10 }, async (_, index) => {
+describe("500 containers", () => {
+  const podCount = 10;
+  const containersPerPod = 50;
+  let pods: readonly string[];
+  let ids: readonly string[];
+  let reader: ClientReadableStream<Message>;
+  const told: Message[] = [];
+  /** A client that reads one event and no more. */
+  let sleeper: ClientReadableStream<Message>;
+
+  beforeAll(async () => {
+    reader = node.client.stream("GetContainerEvents", {});
+    reader
+      .on("error", () => {})
+      .on("data", ({ container_id, container_event_type }) => told.push({ container_id, container_event_type }));
+    sleeper = node.client.stream("GetContainerEvents", {});
+    sleeper.on("error", () => {}).once("data", () => sleeper.pause());
+    await Promise.all([once(reader, "metadata"), once(sleeper, "metadata")]);
+    const made = await Promise.all(
+      Array.from({ length: podCount }, async (_, index) => {
         const pod = node.podConfig(`crowd-${index}`);
         const podId = await node.runPod(pod);
-        for (let n = 0; n < 50; n++) await node.run(podId, pod, node.containerConfig(`c${n}`, forever));
-        return podId;
+        const inside: string[] = [];
+        for (let n = 0; n < containersPerPod; n++)
+          inside.push(await node.run(podId, pod, node.containerConfig(`c${n}`, forever)));
+        return { podId, inside };
       }),
     );
+    pods = made.map(({ podId }) => podId);
+    ids = made.flatMap(({ podId, inside }) => [podId, ...inside]);
+  }, 180_000);
+
+  it("have their statistics in one call that opens each file once, starts nothing, and walks through no writable layer", async () => {
     let stats: Message[] = [];
     const call = async (): Promise<void> => {
       ({ stats } = await node.client.runtime("ListContainerStats", {}));
@@ -191,7 +215,7 @@ describe("the statistics of 500 containers in one call", () => {
       await call();
       await call();
     });
-    expect(stats).toHaveLength(500);
+    expect(stats).toHaveLength(podCount * containersPerPod);
     for (const item of stats) expect(number(item.memory.working_set_bytes)).toBeGreaterThan(0);
     expect(started).toEqual([]);
     const cgroupFiles = countOf(opened.filter((path) => path.startsWith("/sys/fs/cgroup/")));
@@ -202,9 +226,26 @@ describe("the statistics of 500 containers in one call", () => {
     expect(Math.max(0, ...layers.values()), "walks through one layer for two calls").toBeLessThan(2);
 
     const all = await node.client.runtime("ListPodSandboxStats", {});
-    expect(all.stats).toHaveLength(10);
-    expect(all.stats.flatMap((item: Message) => item.linux.containers)).toHaveLength(500);
+    expect(all.stats).toHaveLength(podCount);
+    expect(all.stats.flatMap((item: Message) => item.linux.containers)).toHaveLength(podCount * containersPerPod);
+  });
+
+  it("tell all of their events to a client that reads, and end the stream of one that does not, with the reason", async () => {
     await Promise.all(pods.map((podId) => node.removePod(podId)));
+    await expect.poll(() => told.length, { timeout: 60_000 }).toBe(4 * ids.length);
+    const byId = Map.groupBy(told, ({ container_id }) => container_id);
+    const life = ["CREATED", "STARTED", "STOPPED", "DELETED"].map((word) => `CONTAINER_${word}_EVENT`);
+    for (const id of ids) expect(byId.get(id)?.map(({ container_event_type }) => container_event_type)).toEqual(life);
+    reader.cancel();
+
+    let late = 0;
+    const ended = new Promise<ServiceError>((resolve) => sleeper.once("error", resolve));
+    sleeper.on("data", () => late++);
+    sleeper.resume();
+    const { code, details } = await ended;
+    expect(code).toBe(grpcStatus.RESOURCE_EXHAUSTED);
+    expect(details).toContain("1024 behind");
+    expect(late).toBeLessThan(4 * ids.length);
   }, 180_000);
 });
 
