@@ -224,7 +224,8 @@ int op_exec_host(struct run *run, const value *v)
 	if (report < 0)
 		return report;
 	run->env->report = report;
-	run->root = run->proc = run->null_device = run->mask_template = run->env->image = run->env->release = -1;
+	run->root = run->proc = run->own_fds = run->null_device = run->mask_template = -1;
+	run->env->image = run->env->proc = run->env->release = -1;
 	k_close_range(3, ASIDE - 1);
 	for (uint32_t i = 0; i < count; i++)
 		if (dup2(copies[i], (int)i + 3) < 0)

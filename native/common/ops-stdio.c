@@ -146,7 +146,7 @@ static int move_away(int *fd, int first_free)
 static int make_room(struct run *run, int first_free)
 {
 	struct plan_env *env = run->env;
-	int *const singles[] = { &env->report, &env->release, &env->image, &run->root, &run->proc, &run->own_fds, &run->null_device,
+	int *const singles[] = { &env->report, &env->release, &env->image, &env->proc, &run->root, &run->proc, &run->own_fds, &run->null_device,
 		&run->mask_template };
 	int error = 0;
 	for (size_t i = 0; error == 0 && i < sizeof singles / sizeof *singles; i++)

@@ -100,12 +100,17 @@ struct plan_env {
 	int report;                /* SEQPACKET socket to the shim */
 	int release;               /* pipe or socket: one byte lets a waiting child go on */
 	int image;                 /* the shim's own executable, for `reaper`; -1: not available */
+	int proc;                  /* private procfs, of proc_private; -1: the child makes one if it needs one */
 	int slots[PLAN_SLOTS];     /* descriptors of the request from 0 on; -1: empty */
 	int pins[PLAN_PINS];       /* pins[pin - PLAN_FIRST_PIN]; -1: not pinned */
 };
 
 /* All slots and pins empty, descriptors -1. */
 void plan_env_init(struct plan_env *env);
+
+/* A procfs that nothing can be mounted over, with processes only: -errno or its descriptor. For plan_env.proc of many children: the end
+ * of the last descriptor takes a grace period of the kernel. */
+int proc_private(void);
 
 /*
  * Runs the plan in a forked child; does not return. Async-signal-safe: no malloc, no stdio, no locks. Exit codes: 0 the plan

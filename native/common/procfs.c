@@ -34,6 +34,11 @@ static int mount_private(int masked)
 	return k_fsmount(fs, K_MOUNT_ATTR_NOSUID | K_MOUNT_ATTR_NODEV | K_MOUNT_ATTR_NOEXEC);
 }
 
+int proc_private(void)
+{
+	return mount_private(1);
+}
+
 static int open_handle(int masked)
 {
 	autoclose int fd = mount_private(masked);
@@ -50,7 +55,7 @@ static int open_handle(int masked)
 int proc_handle(struct run *run)
 {
 	if (run->proc < 0) {
-		int fd = open_handle(1);
+		int fd = run->env->proc >= 0 ? steal_fd(&run->env->proc) : open_handle(1);
 		if (fd < 0)
 			return fd;
 		run->proc = fd;

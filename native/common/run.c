@@ -140,14 +140,14 @@ void close_all_descriptors(struct run *run)
 {
 	int keep[] = { run->env->report, run->env->release, run->listener };
 	close_except(3 + run->kept, keep, 3);
-	run->root = run->proc = run->own_fds = run->null_device = run->mask_template = run->env->image = -1;
+	run->root = run->proc = run->own_fds = run->null_device = run->mask_template = run->env->image = run->env->proc = -1;
 	memset(run->env->slots, 0xff, sizeof run->env->slots);
 	memset(run->env->pins, 0xff, sizeof run->env->pins);
 }
 
 void close_foreign_descriptors(struct run *run)
 {
-	int keep[PLAN_SLOTS + PLAN_PINS + 3];
+	int keep[PLAN_SLOTS + PLAN_PINS + 4];
 	size_t count = 0;
 	for (size_t i = 0; i < PLAN_SLOTS; i++)
 		if (run->env->slots[i] >= 0)
@@ -158,6 +158,7 @@ void close_foreign_descriptors(struct run *run)
 	keep[count++] = run->env->report;
 	keep[count++] = run->env->release;
 	keep[count++] = run->env->image;
+	keep[count++] = run->env->proc;
 	close_except(3, keep, count);
 }
 

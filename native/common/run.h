@@ -18,7 +18,7 @@ struct run {
 	uint32_t index;
 	uint32_t exported;
 	int root;           /* O_PATH of the root that paths in the root refer to; -1: not set */
-	int proc;           /* private procfs; -1: not open yet */
+	int proc;           /* private procfs, the shim's or one of our own; -1: not needed yet */
 	int own_fds;        /* directory of this process's descriptors in it; -1: not open yet */
 	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
 	int listener;       /* seccomp notification descriptor, kept for `send-listener` until execve; -1: none */
@@ -57,7 +57,7 @@ void wait_for_release(struct run *run);
 int restore_death_signal(struct run *run);
 
 /* ---- procfs.c: security rules in section 2.2 of the reference */
-/* The private procfs handle, opened at first use: -errno or its descriptor, which stays with the run. */
+/* The private procfs handle, the given one or opened at first use: -errno or its descriptor, which stays with the run. */
 int proc_handle(struct run *run);
 /* Opens a path below a procfs handle; never crosses a mount, follows no link but thread-self at the start. */
 int proc_open(int proc, const char *path, int flags);

@@ -108,7 +108,7 @@ void close_all_but(int *keep, unsigned count)
 
 _Noreturn void plan_child(const struct plan *plan, struct plan_env *env)
 {
-	int keep[PLAN_SLOTS + PLAN_PINS + 3];
+	int keep[PLAN_SLOTS + PLAN_PINS + 4];
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < PLAN_SLOTS; i++)
@@ -118,6 +118,7 @@ _Noreturn void plan_child(const struct plan *plan, struct plan_env *env)
 	keep[count++] = env->report;
 	keep[count++] = env->release;
 	keep[count++] = env->image;
+	keep[count++] = env->proc;
 	close_all_but(keep, count);
 	plan_run(plan, env);
 }

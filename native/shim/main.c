@@ -190,6 +190,7 @@ COLD static void state_start(const char *pod_id)
 	shim->epoll = epoll_create1(EPOLL_CLOEXEC);
 	/* Containers' /proc/self/exe is never this file: it is sealed, and only re-executed by the shim and its reaper. */
 	shim->image = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	shim->proc = proc_private();
 	if (shim->epoll < 0 || shim->image < 0)
 		refuse("epoll or /proc/self/exe", errno);
 	(void)(mkdirat(POD_DIR_FD, "exits", 0700) < 0 && errno != EEXIST);

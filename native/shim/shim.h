@@ -471,7 +471,7 @@ int exec_console(const char *id, const char *exec_id);
 /* ---- state ---- */
 
 struct shim {
-	int epoll, image, exits_dir, listen;
+	int epoll, image, proc, exits_dir, listen;
 	char pod_id[POD_ID_LENGTH + 1];
 	struct client clients[CLIENT_LIMIT];
 	struct list tasks, containers;

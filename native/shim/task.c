@@ -178,6 +178,7 @@ int task_fork_plan(struct task *task, uint32_t kinds, const char *cgroup, const 
 	task->pins_left = count_ops(plan, OP_PIN);
 	task->makes_console = count_ops(plan, OP_CONSOLE) > 0;
 	task->exports_left = (uint8_t)(count_ops(plan, OP_EXPORT) + task->makes_console);
+	env->proc = shim->proc;
 	env->image = plan_has(plan, OP_REAPER) ? shim->image : -1;
 	memcpy(env->pins, shim->pins, sizeof env->pins);
 	int err = task_fork(task, kinds, cgroup, &ends);
