@@ -1,0 +1,74 @@
+/**
+ * SELinux labels, for real: Debian's policy, permissive (it has no types for containers), in a boot of its own. Prints one line per case
+ * and ends with "vm: N passed, N failed".
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { type Container, Process } from "../../src/core/library/public.ts";
+import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
+
+let passed = 0;
+let failed = 0;
+
+async function test(name: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+    passed++;
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAILED  ${name}: ${error instanceof Error ? error.stack : error}`);
+  }
+}
+
+execFileSync("mount", ["-t", "selinuxfs", "selinuxfs", "/sys/fs/selinux"]);
+execFileSync("load_policy", ["-i"]);
+const place = new LibraryPlace();
+const label = "user_u:user_r:user_t:s0";
+const mountLabel = "system_u:object_r:tmp_t:s0";
+const labelOf = (pid: number): string => readFileSync(`/proc/${pid}/attr/current`, "latin1").replace(/\0/g, "").trim();
+const labelOfFile = (path: string): string => execFileSync("stat", ["-c", "%C", path], { encoding: "utf8" }).trim();
+const end = async (container: Container): Promise<void> => {
+  await container.signal("KILL");
+  await container.wait();
+  await container.destroy();
+};
+
+await test("SELinux: first and further processes have the label, file systems that are mounted the mount label", async () => {
+  const container = await place.sleeping({ selinuxLabel: label, mountLabel });
+  const { init_process_pid: pid } = container.state();
+  assert.equal(labelOf(pid), label);
+  assert.equal((await output(container, "cat /proc/self/attr/current")).replace(/\0/g, ""), label);
+  const other = new Process({ args: ["sleep", "1000"], env: ["PATH=/bin"], selinuxLabel: "staff_u:staff_r:staff_t:s0" });
+  await container.exec(other);
+  assert.equal(labelOf(other.pid), "staff_u:staff_r:staff_t:s0");
+  for (const path of ["/dev", "/dev/shm", "/dev/pts"]) assert.equal(labelOfFile(`/proc/${pid}/root${path}`), mountLabel);
+  assert.notEqual(labelOfFile(`/proc/${pid}/root/proc`), mountLabel);
+  await end(container);
+});
+
+await test("SELinux: the label holds with no_new_privs and in a user namespace", async () => {
+  const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
+  const types = ["mnt", "uts", "ipc", "pid", "net", "user"] as const;
+  const container = await place.sleeping({
+    selinuxLabel: label,
+    noNewPrivileges: false,
+    namespaces: types.map((type) => ({ type })),
+    uidMappings: ids,
+    gidMappings: ids,
+  });
+  assert.equal(labelOf(container.state().init_process_pid), label);
+  await end(container);
+});
+
+await test("SELinux: a label that the policy does not know fails the start by name, and leaves nothing", async () => {
+  const container = await place.create({ selinuxLabel: "system_u:system_r:nothing_t:s0" });
+  await assert.rejects(container.run(shell("true")), /SELinux label system_u:system_r:nothing_t:s0/);
+  await container.destroy();
+  assert.deepEqual(place.leftovers(), []);
+});
+
+await place[Symbol.asyncDispose]();
+console.log(`vm: ${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
