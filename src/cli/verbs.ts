@@ -30,6 +30,8 @@ const containerVerbs = {
   events: async () => (await import("./container/events.ts")).events,
   stats: async () => (await import("./container/events.ts")).stats,
   delete: async () => (await import("./container/delete.ts")).remove,
+  checkpoint: async () => (await import("./container/checkpoint.ts")).checkpoint,
+  restore: async () => (await import("./container/restore.ts")).restore,
   spec: async () => (await import("./container/spec.ts")).spec,
   features: async () => (await import("./container/features.ts")).features,
 } satisfies Record<string, Load>;

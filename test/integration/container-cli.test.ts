@@ -328,6 +328,27 @@ describe("what containers are and use", () => {
     expect((await cli.run("plan", fresh)).out).toMatch(/pivot/);
   });
 
+  it("saves a container, which another command starts again where it was", async () => {
+    const script = "i=0; while :; do i=$((i+1)); echo $i > /dev/count; sleep 0.05; done";
+    const { id, bundle } = await running(script);
+    const count = (pid: unknown) => Number(readFileSync(`/proc/${pid}/root/dev/count`, "utf8"));
+    const { pid } = await cli.state(id);
+    await until(() => existsSync(`/proc/${pid}/root/dev/count`) && count(pid) > 3);
+    const images = join(cli.place.top, "images");
+    expect(await cli.run("checkpoint", "--image-path", images, id)).toMatchObject({ code: 0, err: "" });
+    expect((await cli.run("state", id)).err).toContain("container does not exist");
+    const pidFile = join(cli.place.top, "restored.pid");
+    const restored = await cli.run("restore", "-d", "--pid-file", pidFile, "--image-path", images, "-b", bundle, id);
+    expect(restored).toMatchObject({ code: 0, err: "" });
+    const now = Number(readFileSync(pidFile, "utf8"));
+    expect(await cli.state(id)).toMatchObject({ status: "running", pid: now });
+    expect(count(now)).toBeGreaterThan(3);
+    const then = count(now);
+    await until(() => count(now) > then);
+    expect((await cli.run("checkpoint", "--manage-cgroups-mode", "none", id)).err).toContain("Invalid manage-cgroups-mode value");
+    await cli.run("delete", "-f", id);
+  });
+
   it("says what it can do, and nothing that it would refuse", async () => {
     const features = JSON.parse((await cli.run("features")).out);
     expect(features).toMatchObject({ ociVersionMax: "1.3.0", linux: { seccomp: { enabled: true }, cgroup: { v1: true } } });

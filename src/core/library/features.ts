@@ -1,4 +1,5 @@
 /** The OCI features structure (runtime-spec "Features structure"). Said of config.json is what `ociFields` says: it cannot go stale. */
+import { findCriu } from "../criu/criu-program.ts";
 import { capabilityNames } from "../process/capabilities.ts";
 import { memoryPolicyWords } from "../process/process-attributes.ts";
 import { seccompWords } from "../process/seccomp.ts";
@@ -17,6 +18,10 @@ function honours(field: string): boolean {
 export async function runtimeFeatures(version: string): Promise<object> {
   const { hierarchies } = (await findMachine()).cgroups;
   const v1 = hierarchies.v1.length > 0;
+  const criu = await findCriu().then(
+    () => true,
+    () => false,
+  );
   return {
     ociVersionMin: "1.0.0",
     ociVersionMax: ociVersion,
@@ -40,7 +45,7 @@ export async function runtimeFeatures(version: string): Promise<object> {
       mountExtensions: { idmap: { enabled: true } },
       netDevices: { enabled: honours("linux.netDevices") },
     },
-    annotations: { "dev.caisson.version": version },
+    annotations: { "dev.caisson.version": version, "org.opencontainers.runc.checkpoint.enabled": String(criu) },
     potentiallyUnsafeConfigAnnotations: ["bundle"],
   };
 }

@@ -1,0 +1,48 @@
+import type { CheckpointOptions } from "../../core/library/public.ts";
+import type { Command } from "../command.ts";
+import { CommandError } from "../command-error.ts";
+import { criuFlags, criuOptions } from "./criu-flags.ts";
+import { loadContainer } from "./loaded.ts";
+
+export const checkpoint: Command = {
+  name: "checkpoint",
+  arguments: "ID",
+  summary: "save a running container with CRIU, and take it away",
+  details: "With --leave-running or --pre-dump the container goes on.",
+  arity: [1, 1],
+  flags: {
+    ...criuFlags,
+    "leave-running": { about: "let the container go on" },
+    "pre-dump": { about: "save memory alone; a later checkpoint saves what has changed since" },
+    "parent-path": { value: "DIR", about: "images of the pre-dump before, relative to the image path" },
+    "page-server": { value: "ADDRESS:PORT", about: "who gets the memory" },
+    "tcp-skip-in-flight": { about: "leave out connections that are just being made" },
+    "link-remap": { about: "give deleted files that still have names new ones" },
+    "status-fd": { value: "FD", about: "refused: of use with --lazy-pages only", hidden: true },
+  },
+  local: true,
+  async run(context) {
+    const { flags } = context;
+    using container = await loadContainer(context);
+    const [leaveRunning, preDump] = [flags.has("leave-running"), flags.has("pre-dump")];
+    await container.checkpoint({
+      ...criuOptions(flags),
+      leaveRunning: leaveRunning || preDump,
+      preDump,
+      tcpSkipInFlight: flags.has("tcp-skip-in-flight"),
+      linkRemap: flags.has("link-remap"),
+      parentPath: flags.one("parent-path"),
+      pageServer: pageServerOf(flags.one("page-server")),
+      statusFd: flags.integer("status-fd"),
+    });
+    if (!leaveRunning && !preDump) await container.destroy();
+    return 0;
+  },
+};
+
+function pageServerOf(text: string | undefined): CheckpointOptions["pageServer"] {
+  if (text === undefined) return undefined;
+  const [, address = "", port = ""] = /^(.*):(\d+)$/.exec(text) ?? [];
+  if (address === "") throw new CommandError("Use --page-server ADDRESS:PORT to specify page server");
+  return { address, port: Number(port) };
+}
