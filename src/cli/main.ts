@@ -123,10 +123,14 @@ function failed(error: unknown, asked: Asked | undefined, log: RunLog | undefine
 
 let asked: Asked | undefined;
 let log: RunLog | undefined;
+// Connections to helpers alone do not keep a program alive, and this one waits for what they tell.
+const alive = setInterval(() => {}, 60_000);
 try {
   asked = await understand(process.argv.slice(2));
   log = openRunLog(asked.globals.one("log"), asked.globals.one("log-format") ?? "text", asked.globals.has("debug"));
   process.exitCode = await run(asked, log);
 } catch (error) {
   failed(error, asked, log);
+} finally {
+  clearInterval(alive);
 }

@@ -1,23 +1,21 @@
-import { readFileSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { statSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { explainInit } from "../core/library/explain-init.ts";
+import { Container } from "../core/library/public.ts";
 import type { OciSpec } from "../core/oci.ts";
+import type { Plan } from "../core/plan.ts";
 import { explainPlan } from "../core/plan-explain.ts";
 import { planText } from "../core/plan-text.ts";
-import { messageOf } from "../lib/errors.ts";
-import type { Command } from "./command.ts";
+import { codeOf, messageOf } from "../lib/errors.ts";
+import type { Command, CommandContext, ContainerPlace } from "./command.ts";
 import { CommandError } from "./command-error.ts";
+import { readBundle } from "./container/bundle.ts";
 import { inspectObject } from "./inspect.ts";
 import { json } from "./text.ts";
 
-function readBundle(path: string): OciSpec | undefined {
-  const stats = statSync(path, { throwIfNoEntry: false });
-  if (stats === undefined) return undefined;
-  const file = stats.isDirectory() ? join(path, "config.json") : path;
-  try {
-    return JSON.parse(readFileSync(file, "utf8")) as OciSpec;
-  } catch (error) {
-    throw new CommandError(`${file}: ${messageOf(error)}`);
-  }
+interface Explained {
+  readonly plan: Plan;
+  readonly cloneKinds: number;
 }
 
 export const plan: Command = {
@@ -25,22 +23,49 @@ export const plan: Command = {
   arguments: "BUNDLE|CONTAINER",
   summary: "print what turns a process into the container, operation by operation, in order",
   details:
-    "BUNDLE is a directory with an OCI config.json, or such a file. CONTAINER is an id or a prefix of one, and needs the daemon.",
+    "BUNDLE is a directory with an OCI config.json, or such a file. CONTAINER is the id of a container below --root, or the id of one of\n" +
+    "the daemon's, or a prefix of that.",
   arity: [1, 1],
   flags: {},
-  async run({ connection, args: [target = ""], json: asJson, print }) {
-    let spec = target.includes("/") || target === "." ? readBundle(target) : undefined;
-    if (spec === undefined && (target.includes("/") || target === ".")) throw new CommandError(`${target} does not exist`);
-    if (spec === undefined) {
-      const found = (await inspectObject(connection(), target)) as { info?: { info?: { runtimeSpec?: OciSpec } } };
-      spec = found.info?.info?.runtimeSpec;
-      if (spec === undefined) throw new CommandError(`${target} is no container`);
-    }
-    const id = spec.linux?.cgroupsPath?.split("/").at(-1) ?? basename(target);
-    const { plan, cloneKinds } = await explainPlan(id, spec).catch((error: unknown) => {
-      throw new CommandError(messageOf(error));
-    });
+  async run(context) {
+    const { args: [target = ""] = [], json: asJson, print } = context;
+    const { plan, cloneKinds } = await explain(context, target);
     print(asJson ? json(plan) : planText(plan, cloneKinds).trimEnd());
     return 0;
   },
 };
+
+async function explain(context: CommandContext, target: string): Promise<Explained> {
+  const { place } = context;
+  if (target.includes("/") || target === ".") return await explainBundle(place, target);
+  const container = await findContainer(place, target);
+  if (container === undefined) return await explainPod(context, target);
+  const { process } = readBundle(container.config().labels?.bundle ?? "");
+  return await explainInit(place.root, container.id, container.config(), process);
+}
+
+async function explainBundle({ root }: ContainerPlace, target: string): Promise<Explained> {
+  const stats = statSync(target, { throwIfNoEntry: false });
+  if (stats === undefined) throw new CommandError(`${target} does not exist`);
+  if (!stats.isDirectory() && basename(target) !== "config.json") throw new CommandError(`${target} is no config.json`);
+  const { config, process, bundle } = readBundle(stats.isDirectory() ? target : dirname(target));
+  return await explainInit(root, basename(config.cgroups?.path ?? bundle), config, process);
+}
+
+async function findContainer({ root }: ContainerPlace, id: string): Promise<Container | undefined> {
+  try {
+    return await Container.load(root, id);
+  } catch (error) {
+    if (codeOf(error) === "not_found" || codeOf(error) === "invalid_argument") return undefined;
+    throw error;
+  }
+}
+
+async function explainPod({ connection }: CommandContext, target: string): Promise<Explained> {
+  const found = (await inspectObject(connection(), target)) as { info?: { info?: { runtimeSpec?: OciSpec } } };
+  const spec = found.info?.info?.runtimeSpec;
+  if (spec === undefined) throw new CommandError(`${target} is no container`);
+  return await explainPlan(spec.linux?.cgroupsPath?.split("/").at(-1) ?? target, spec).catch((error: unknown) => {
+    throw new CommandError(messageOf(error));
+  });
+}

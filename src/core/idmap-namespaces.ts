@@ -11,10 +11,10 @@ const deadlineMs = 10_000;
 export class IdmapNamespaces implements Disposable {
   readonly fds: number[] = [];
   readonly #slots = new Map<string, number>();
-  readonly #shim: Shim;
+  readonly #shim: Pick<Shim, "run">;
   readonly #signal: AbortSignal;
 
-  constructor(pod: Pick<PodSpec, "user">, shim: Shim, signal: AbortSignal) {
+  constructor(pod: Pick<PodSpec, "user">, shim: Pick<Shim, "run">, signal: AbortSignal) {
     this.#shim = shim;
     this.#signal = signal;
     if (pod.user !== null) this.#slots.set(keyOf(pod.user.uid, pod.user.gid), podPin.user);

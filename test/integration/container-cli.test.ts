@@ -190,6 +190,26 @@ describe("create, start, kill and delete", () => {
     await cli.run("delete", "-f", id);
   });
 
+  it("sends a pidfd of the first process, and of further ones, to who asks for it", async () => {
+    const { id, bundle } = cli.bundle(sh("exec sleep 1000"));
+    const socket = join(cli.place.top, "pidfd");
+    const peer = [
+      "import array,os,socket,sys",
+      "s=socket.socket(socket.AF_UNIX);s.bind(sys.argv[1]);s.listen(1);print('listening',flush=True)",
+      "for _ in range(2):",
+      "  d,a,_,_=s.accept()[0].recvmsg(64,socket.CMSG_SPACE(4));fd=array.array('i',a[0][2])[0]",
+      "  print(d.decode(),[l.split()[1] for l in open(f'/proc/self/fdinfo/{fd}') if l.startswith('Pid:')][0],flush=True)",
+    ];
+    const child = spawn("python3", ["-c", peer.join("\n"), socket]);
+    const told = ended(child);
+    await until(() => existsSync(socket));
+    expect((await cli.run("run", "-d", "-b", bundle, "--pidfd-socket", socket, id)).code).toBe(0);
+    const { pid } = await cli.state(id);
+    expect((await cli.run("exec", "-d", "--pidfd-socket", socket, id, "sleep", "1000")).code).toBe(0);
+    expect((await told).out).toMatch(new RegExp(`^listening\nstandard ${pid}\nsetns \\d+\n$`));
+    await cli.run("delete", "-f", id);
+  });
+
   it("passes further descriptors on, those of socket activation first", async () => {
     const { id, bundle } = cli.bundle(sh("cat <&3; cat <&4; ls /proc/self/fd | grep -c .; echo $LISTEN_FDS $LISTEN_PID"));
     const [one, two] = ["one", "two"].map((name) => join(cli.place.top, name)) as [string, string];
@@ -243,6 +263,17 @@ describe("exec", () => {
     const { out } = await cli.run("ps", id, "-o", "pid,args");
     expect(out).toMatch(new RegExp(`${pid} sleep 2000$`, "m"));
     expect(out.trim().split("\n")).toHaveLength(3);
+    await cli.run("delete", "-f", id);
+  });
+
+  it("starts it in a cgroup below the container's own that exists, and nowhere else", async () => {
+    const { id } = await running();
+    mkdirSync(`/sys/fs/cgroup/pids${cli.place.cgroup}/${id}/below`);
+    expect((await cli.run("exec", "--cgroup", "below", id, "cat", "/proc/self/cgroup")).out).toMatch(
+      new RegExp(`:pids:.*/${id}/below$`, "m"),
+    );
+    expect((await cli.run("exec", "--cgroup", "missing", id, "true")).code).toBe(255);
+    expect((await cli.run("exec", "--cgroup", "../../..", id, "true")).code).toBe(255);
     await cli.run("delete", "-f", id);
   });
 
@@ -325,7 +356,22 @@ describe("what containers are and use", () => {
     spec.linux.cgroupsPath = `${cli.place.cgroup}/${id}`;
     writeFileSync(join(fresh, "config.json"), JSON.stringify(spec));
     expect((await cli.run("run", "-b", fresh, id)).out).toBe("caisson\nread-only\n");
-    expect((await cli.run("plan", fresh)).out).toMatch(/pivot/);
+  });
+
+  it("prints what would be done for a bundle, and was done for a container, and does nothing of it", async () => {
+    const { id, bundle } = cli.bundle(sh("exec sleep 1000"), (spec) => {
+      spec.process.noNewPrivileges = true;
+      spec.linux.seccomp = { defaultAction: "SCMP_ACT_ALLOW" };
+    });
+    const planned = await cli.run("plan", bundle);
+    expect(planned).toMatchObject({ code: 0, err: "" });
+    const names = planned.out.split("\n").map((line) => line.trim().split(/\s+/)[1] ?? "");
+    const order = ["with", "clean-start", "open-tree", "pivot", "stdio", "hostname", "no-new-privs", "seccomp", "park", "exec"];
+    expect(names.filter((name, at) => order.includes(name) && names.indexOf(name) === at)).toEqual(order);
+    expect(cli.place.leftovers()).toEqual([]);
+    await cli.run("run", "-d", "-b", bundle, id);
+    expect((await cli.run("plan", id)).out).toBe(planned.out);
+    await cli.run("delete", "-f", id);
   });
 
   it("saves a container, which another command starts again where it was", async () => {

@@ -3,6 +3,7 @@ import type { Command } from "../command.ts";
 import { createFromBundle, initFlags, ownStdio } from "./init-flags.ts";
 import { discard } from "./loaded.ts";
 import { writePidFile } from "./pid-file.ts";
+import { sendPidfd } from "./pidfd-socket.ts";
 
 export const create: Command = {
   name: "create",
@@ -18,6 +19,7 @@ export const create: Command = {
       const process = new Process({ ...spec, ...ownStdio(spec) });
       await container.start(process);
       writePidFile(context.flags.one("pid-file"), process.pid);
+      sendPidfd(context.flags.one("pidfd-socket"), process.pid, "standard");
     } catch (error) {
       await discard(container, context.warn);
       throw error;

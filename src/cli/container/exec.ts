@@ -7,6 +7,7 @@ import { consoleSocketFor, ownStdio } from "./init-flags.ts";
 import { loadContainer } from "./loaded.ts";
 import { descriptorsToPass } from "./passed-descriptors.ts";
 import { writePidFile } from "./pid-file.ts";
+import { sendPidfd } from "./pidfd-socket.ts";
 
 const failure = 255;
 
@@ -33,9 +34,9 @@ export const exec: Command = {
     "preserve-fds": { value: "N", about: "pass N further descriptors, from 3 on, after those of LISTEN_FDS" },
     "process-label": { value: "LABEL", about: "SELinux label" },
     apparmor: { value: "PROFILE", about: "AppArmor profile" },
-    cgroup: { value: "PATH", about: "refused: not there yet" },
+    cgroup: { value: "PATH", about: "a cgroup below the container's own, which exists" },
     "ignore-paused": { about: "refused: not there yet" },
-    "pidfd-socket": { value: "PATH", about: "refused: not there yet" },
+    "pidfd-socket": { value: "PATH", about: "who is sent a pidfd of it" },
     "no-subreaper": { about: "accepted for callers of other runtimes", hidden: true },
   },
   flagsFirst: true,
@@ -43,9 +44,8 @@ export const exec: Command = {
   local: true,
   async run(context) {
     const { flags } = context;
-    for (const name of ["cgroup", "ignore-paused", "pidfd-socket"]) {
-      if (flags.has(name)) throw new CommandError(`exec --${name} is not implemented yet`, failure);
-    }
+    if (flags.has("ignore-paused"))
+      throw new CommandError("exec --ignore-paused is not implemented: resume the container", failure);
     using container = await loadContainer(context);
     const status = await container.status();
     if (status === "stopped") throw new CommandError("cannot exec in a stopped container", failure);
@@ -58,18 +58,26 @@ export const exec: Command = {
       ...spec,
       ...ownStdio(spec),
       ...(consoleSocket === undefined ? {} : { consoleSocket }),
+      ...subCgroupOf(flags.one("cgroup")),
       ...foreground?.settings,
     });
     try {
       await container.exec(process);
       foreground?.join(process);
       writePidFile(flags.one("pid-file"), process.pid);
+      sendPidfd(flags.one("pidfd-socket"), process.pid, "setns");
       return (await foreground?.leave()) ?? 0;
     } finally {
       foreground?.[Symbol.dispose]();
     }
   },
 };
+
+/** runc's form with controllers in front is for hierarchies that differ, which ours never do. */
+function subCgroupOf(path: string | undefined): Pick<ProcessSpec, "subCgroup"> {
+  if (path?.includes(":")) throw new CommandError("exec --cgroup is one path, the same in every hierarchy", failure);
+  return path === undefined ? {} : { subCgroup: path };
+}
 
 function processOf(context: CommandContext, bundle: string): ProcessSpec {
   const { flags, args } = context;

@@ -1,4 +1,6 @@
 /** What create and run have in common: a container and its first process, from a bundle. */
+import { mkdirSync } from "node:fs";
+import { dirname } from "node:path";
 import { Container, type ProcessSpec } from "../../core/library/public.ts";
 import type { CommandContext } from "../command.ts";
 import { CommandError } from "../command-error.ts";
@@ -17,7 +19,7 @@ export const initFlags = {
   "preserve-fds": { value: "N", about: "pass N further descriptors, from 3 on, after those of LISTEN_FDS" },
   "no-new-keyring": { about: "keep the caller's session keyring" },
   "no-pivot": { about: "move the root over / instead of pivot_root: for bundles on an initramfs" },
-  "pidfd-socket": { value: "PATH", about: "refused: not there yet" },
+  "pidfd-socket": { value: "PATH", about: "who is sent a pidfd of the first process" },
 } as const satisfies FlagTable;
 
 export interface Bundled {
@@ -30,7 +32,6 @@ export interface Bundled {
 export async function createFromBundle(context: CommandContext, detached: boolean): Promise<Bundled> {
   const { flags, args, place } = context;
   const id = givenId(args);
-  refuseFlags(flags);
   const { config, process } = readBundle(flags.one("bundle") ?? ".");
   const consoleSocket = consoleSocketFor(flags, process.terminal === true, detached);
   const passed = descriptorsToPass(flags.integer("preserve-fds") ?? 0);
@@ -40,6 +41,8 @@ export async function createFromBundle(context: CommandContext, detached: boolea
     extraFiles: passed.fds,
     ...(consoleSocket === undefined ? {} : { consoleSocket }),
   };
+  // Others than root pass through it to the roots of pods.
+  mkdirSync(dirname(place.root), { recursive: true, mode: 0o711 });
   const keyring = flags.has("no-new-keyring") ? { noNewKeyring: true } : {};
   const pivot = flags.has("no-pivot") ? { noPivotRoot: true } : {};
   return { container: await Container.create(place.root, id, { ...config, ...keyring, ...pivot }), process: spec };
@@ -59,8 +62,4 @@ export function consoleSocketFor(flags: Flags, terminal: boolean, detached: bool
     throw new CommandError("cannot use console socket if runtime will not detach or allocate tty");
   }
   return socket;
-}
-
-function refuseFlags(flags: Flags): void {
-  if (flags.one("pidfd-socket") !== undefined) throw new CommandError("--pidfd-socket is not implemented yet");
 }

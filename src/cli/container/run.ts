@@ -4,6 +4,7 @@ import { Foreground } from "./foreground.ts";
 import { createFromBundle, initFlags, ownStdio } from "./init-flags.ts";
 import { discard } from "./loaded.ts";
 import { writePidFile } from "./pid-file.ts";
+import { sendPidfd } from "./pidfd-socket.ts";
 
 export const run: Command = {
   name: "run",
@@ -29,6 +30,7 @@ export const run: Command = {
       const process = new Process({ ...spec, ...ownStdio(spec), ...foreground?.settings });
       await container.start(process);
       writePidFile(flags.one("pid-file"), process.pid);
+      sendPidfd(flags.one("pidfd-socket"), process.pid, "standard");
       foreground?.join(process);
       await container.exec();
       exitCode = (await foreground?.leave()) ?? 0;

@@ -314,7 +314,7 @@ export class Container {
         options,
         signal: AbortSignal.timeout(timeoutOf(options)),
       });
-      if (options.leaveRunning !== true && options.preDump !== true) await this.#access.initEnd(state);
+      if (options.leaveRunning !== true && options.preDump !== true) await this.wait();
     });
   }
 

@@ -239,7 +239,7 @@ describe("caisson", () => {
     expect((await caisson("plan", "/nonexistent")).err).toBe("caisson: /nonexistent does not exist\n");
     writeFileSync(join(directory, "config.json"), "{}");
     const empty = await caisson("plan", directory);
-    expect([empty.code, empty.err]).toEqual([1, expect.stringMatching(/^caisson: the spec lacks something/)]);
+    expect([empty.code, empty.err]).toEqual([1, expect.stringMatching(/^caisson: ociVersion "" is not of 1.x/)]);
   });
 
   it("doctor tells what is there", async () => {
