@@ -14,6 +14,9 @@ import { markStopping } from "./sandbox-notready.ts";
 import { advanceNetwork, advanceSandbox, owesNetworkDetach } from "./sandbox-state.ts";
 import { podTitle, stillThere } from "./stop-obstacles.ts";
 
+const detachDeadlineMs = 120_000;
+const never = new AbortController().signal;
+
 /**
  * On return the sandbox is `stopped`, or gone already. Fails with the first thing that could not be done; what is owed is kept in the
  * record and in its reason.
@@ -34,7 +37,7 @@ export async function teardownSandbox(app: CriApp, id: string, signal: AbortSign
 async function releaseSandbox(app: CriApp, id: string, signal: AbortSignal): Promise<void> {
   const record = app.sandboxes.get(id);
   if (record?.phase !== "stopping") return;
-  await detachNetwork(app, record, signal);
+  await detachNetwork(app, record);
   await step("pod.destroy", () => destroyPod(app, record, signal));
   await step("pod.record-stopped", () =>
     app.sandboxes.updateRegardless(id, (old) => ({ ...old, phase: advanceSandbox(old.phase, "stopped"), shim: null })),
@@ -43,11 +46,14 @@ async function releaseSandbox(app: CriApp, id: string, signal: AbortSignal): Pro
   app.events.emit("stopped", id, id);
 }
 
-async function detachNetwork(app: CriApp, record: SandboxRecord, signal: AbortSignal): Promise<void> {
+async function detachNetwork(app: CriApp, record: SandboxRecord): Promise<void> {
   const request = record.translation.network;
   if (request === null || !owesNetworkDetach(record.network)) return;
+  // Goes on when the daemon stops, and the next one waits for it: half a DEL cannot be repeated. Without its interface, which goes
+  // first, the bridge plugin no longer knows which address to take out of the packet filter.
+  using patience = new Deadline(`detaching the network of pod sandbox ${record.id}`, detachDeadlineMs, never);
   try {
-    await step("pod.network-detach", () => app.network.detach(withCurrentNetns(app, record, request), signal));
+    await step("pod.network-detach", () => app.network.detach(withCurrentNetns(app, record, request), patience.signal));
   } catch (error) {
     const message = `the pod's network could not be torn down: ${messageOf(error)}`;
     await markStopping(app, record.id, "NetworkTeardownFailed", message);

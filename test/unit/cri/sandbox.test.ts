@@ -250,6 +250,22 @@ describe("StopPodSandbox", () => {
     expect((await failure(stop(shared))).message).toContain("ambiguous");
   });
 
+  it("lets a CNI DEL that is under way come to its end when the daemon stops: half of one cannot be repeated", async () => {
+    const pod = await node.pod();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    node.network.detachGate = promise;
+    const stopped = stop(pod);
+    await until(() => node.network.detachSignal !== undefined, "detaching");
+    const closed = node.cri?.close();
+    expect(node.network.detachSignal?.aborted).toBe(false);
+    resolve();
+    await closed;
+    await stopped.catch(() => {});
+    expect(node.network.attached.size).toBe(0);
+    await node.open();
+    expect((await status(pod)).status?.state).toBe(PodSandboxState.SANDBOX_NOTREADY);
+  });
+
   it("returns the error of a failed CNI DEL, stays NOTREADY with the reason and tries again at each call", async () => {
     const id = await node.pod();
     node.network.detachError = new RuntimeError("internal", "DEL failed");

@@ -72,6 +72,8 @@ export class FakeNetwork implements PodNetwork {
   attachError: unknown;
   detachError: unknown;
   gate: Promise<void> | undefined;
+  detachGate: Promise<void> | undefined;
+  detachSignal: AbortSignal | undefined;
   state: NetworkStatus = { ready: true, reason: "", message: "", networkName: "test" };
 
   status(): NetworkStatus {
@@ -95,8 +97,10 @@ export class FakeNetwork implements PodNetwork {
   async collect(isKnown: (podId: string) => boolean): Promise<void> {
     for (const podId of this.attached) if (!isKnown(podId)) this.attached.delete(podId);
   }
-  async detach(request: PodNetworkRequest): Promise<void> {
+  async detach(request: PodNetworkRequest, signal: AbortSignal): Promise<void> {
     this.detaches.push(request);
+    this.detachSignal = signal;
+    await this.detachGate;
     if (this.detachError !== undefined) throw this.detachError;
     this.attached.delete(request.podId);
   }
