@@ -113,7 +113,7 @@ describe.each(["root", "state", "logs"] as const)("with the %s filesystem full",
       for (const { id } of (await node.client.runtime("ListPodSandbox", {})).items) await node.removePod(id);
       await node.daemon.stop();
       node.client.close();
-      await node.registry.stop();
+      await node.stopRegistry();
       node.removeCgroups();
     }
   });

@@ -199,14 +199,19 @@ export class CriNode implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.daemon[Symbol.asyncDispose]();
-    await this.registry.stop();
-    rmSync(this.#scratch, { recursive: true, force: true });
+    await this.stopRegistry();
     // The plugin leaves its bridge, as it does on every node.
     for (const bridge of this.#bridges) {
       execFileSync("ip", ["link", "delete", bridge], { stdio: "ignore" });
       rmSync(`/tmp/${bridge}-ipam`, { recursive: true, force: true });
     }
     this.removeCgroups();
+  }
+
+  /** The registry, and the node's own files: images and logs. */
+  async stopRegistry(): Promise<void> {
+    await this.registry.stop();
+    rmSync(this.#scratch, { recursive: true, force: true });
   }
 
   /** Pod-level cgroups are the kubelet's to remove; here the test is the kubelet. */
