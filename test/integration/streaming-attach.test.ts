@@ -4,20 +4,24 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
+import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 import { RemoteCommandClient } from "../helpers/spdy-client.ts";
 
 let node: CriNode;
+let machine: Inventory;
 let podId: string;
 let pod: Message;
 let names = 0;
 
 beforeAll(async () => {
+  machine = takeInventory();
   node = await CriNode.start();
   pod = node.podConfig("attach");
   podId = await node.runPod(pod);
 });
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
+  await expectNoLeaks(machine);
 });
 
 const outputs = { stdout: true, stderr: true };

@@ -6,14 +6,17 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
+import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 import { parseStatus, RemoteCommandClient, SpdyClient, UpgradeRefused } from "../helpers/spdy-client.ts";
 
 let node: CriNode;
+let machine: Inventory;
 let podId: string;
 let pod: Message;
 let container: string;
 
 beforeAll(async () => {
+  machine = takeInventory();
   node = await CriNode.start();
   pod = node.podConfig("streaming");
   podId = await node.runPod(pod);
@@ -21,6 +24,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
+  await expectNoLeaks(machine);
 });
 
 const outputs = { stdout: true, stderr: true };

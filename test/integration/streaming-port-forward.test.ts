@@ -8,9 +8,11 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode, network } from "../helpers/cri-node.ts";
 import { freePort } from "../helpers/free-port.ts";
+import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 import { RemoteCommandClient, SpdyClient, type SpdyClientStream } from "../helpers/spdy-client.ts";
 
 let node: CriNode;
+let machine: Inventory;
 /** With a network of its own, and with the node's. */
 const pods = { own: "", host: "" };
 const ports = { echo: 0, six: 0, many: 0, flood: 0, sink: 0, closed: 0 };
@@ -20,6 +22,7 @@ const echo = createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socke
 let servers: ChildProcess | undefined;
 
 beforeAll(async () => {
+  machine = takeInventory();
   node = await CriNode.start();
   node.enableNetwork("caissonpf0", "10.211.88.0/24");
   for (const name of Object.keys(ports) as (keyof typeof ports)[]) ports[name] = await freePort();
@@ -41,6 +44,7 @@ afterAll(async () => {
   servers?.kill();
   echo.close();
   await node[Symbol.asyncDispose]();
+  await expectNoLeaks(machine);
 });
 
 /** The daemon sees a new network list within a moment. */

@@ -7,15 +7,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
+import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 import { RemoteCommandClient, SpdyClient } from "../helpers/spdy-client.ts";
 import { ChannelClient, channel } from "../helpers/websocket-client.ts";
 
 let node: CriNode;
+let machine: Inventory;
 let podId: string;
 let pod: Message;
 let container: string;
 
 beforeAll(async () => {
+  machine = takeInventory();
   node = await CriNode.start({ config: "[streaming]\ntoken_ttl_s = 1\nidle_timeout_s = 2\nmax_pending_tokens = 8\n" });
   pod = node.podConfig("server");
   podId = await node.runPod(pod);
@@ -23,6 +26,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
+  await expectNoLeaks(machine);
 });
 
 const sh = (script: string): readonly string[] => ["/bin/sh", "-c", script];

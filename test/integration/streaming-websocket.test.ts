@@ -6,10 +6,12 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
 import { freePort } from "../helpers/free-port.ts";
+import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 import { SpdyClient, UpgradeRefused } from "../helpers/spdy-client.ts";
 import { ChannelClient, channel, clientFrame, openTunnel } from "../helpers/websocket-client.ts";
 
 let node: CriNode;
+let machine: Inventory;
 let podId: string;
 let pod: Message;
 let container: string;
@@ -18,6 +20,7 @@ const echo = createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socke
 let port: number;
 
 beforeAll(async () => {
+  machine = takeInventory();
   node = await CriNode.start();
   pod = node.podConfig("websocket");
   podId = await node.runPod(pod);
@@ -29,6 +32,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
   echo.close();
+  await expectNoLeaks(machine);
 });
 
 const outputs = { stdout: true, stderr: true };
