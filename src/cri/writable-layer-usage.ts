@@ -23,6 +23,8 @@ export class WritableLayerUsage {
   readonly #known = new Map<string, LayerUsage & { readonly tookMs: number }>();
   readonly #queue = new Map<string, string>();
   #walking = false;
+  /** Whose layer is being walked through. */
+  #current = "";
   #closed = false;
 
   constructor(clock: CriClock) {
@@ -42,9 +44,9 @@ export class WritableLayerUsage {
     return known;
   }
 
-  /** Queues a measurement. */
+  /** Queues a measurement, unless one is under way. */
   request(id: string, dir: string): void {
-    if (this.#closed) return;
+    if (this.#closed || id === this.#current) return;
     this.#queue.set(id, dir);
     if (!this.#walking) void this.#drain();
   }
@@ -64,6 +66,7 @@ export class WritableLayerUsage {
     try {
       for (let next = this.#take(); next !== undefined; next = this.#take()) {
         const [id, dir] = next;
+        this.#current = id;
         const startedMs = performance.now();
         // A layer that cannot be read (a failing disk) keeps its last measurement, whose time tells its age.
         const measured = await this.#measure(dir).catch(() => undefined);
@@ -72,6 +75,7 @@ export class WritableLayerUsage {
       }
     } finally {
       this.#walking = false;
+      this.#current = "";
     }
   }
 

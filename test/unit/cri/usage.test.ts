@@ -78,6 +78,15 @@ describe("the writable layer", () => {
     await until(() => usage.read("a", dir)?.inodesUsed === 1n, "measured again");
   });
 
+  it("is measured once for all who ask while that is under way", async () => {
+    let measured = 0;
+    usage = new WritableLayerUsage({ nowNs: () => BigInt(++measured) });
+    for (let asked = 0; asked < 3; asked++) expect(usage.read("a", dir)).toBeUndefined();
+    await until(() => measured > 0, "measured");
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    expect(measured).toBe(1);
+  });
+
   it("that is new is known to be empty", () => {
     usage.empty("a");
     expect(usage.read("a", dir)).toMatchObject({ usedBytes: 0n, inodesUsed: 0n });
