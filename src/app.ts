@@ -18,7 +18,7 @@ import { examine } from "./cri/examine.ts";
 import { type CgroupDriver, chooseCgroupDriver, identifyInstance } from "./cri/instance.ts";
 import { recover } from "./cri/recover.ts";
 import { ledgerSentences } from "./cri/stop-obstacles.ts";
-import { translateContainerOn } from "./cri/translate-container.ts";
+import { rootLabelOn, translateContainerOn } from "./cri/translate-container.ts";
 import { type NodeFacts, readTranslationNode } from "./cri/translate-node.ts";
 import { resolveResources } from "./cri/translate-resources.ts";
 import { translateSandbox } from "./cri/translate-sandbox.ts";
@@ -244,6 +244,7 @@ class CaissonDaemon {
       clock: systemClock(),
       translateSandbox,
       translateContainer: translateContainerOn(node),
+      rootLabel: rootLabelOn(node),
       resolveResources: (asked) => resolveResources(asked, node.facts),
     });
     this.#cri = cri;

@@ -39,6 +39,8 @@ export interface RootfsLayers {
   /** The writable layer; made by the core, 0711 owned by the container's root. */
   readonly upper: string;
   readonly work: string;
+  /** SELinux label of everything in it; absent or empty: the files' own. */
+  readonly mountLabel?: string;
 }
 
 export interface ImageLayers {

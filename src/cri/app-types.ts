@@ -34,7 +34,7 @@ import type { SpecCache } from "./spec-cache.ts";
 import type { StopLedger } from "./stop-ledger.ts";
 import type { StopRequests } from "./stop-requests.ts";
 import type { TeardownRetries } from "./teardown-retries.ts";
-import type { ResolveResources, TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
+import type { ResolveResources, RootLabel, TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
 import type { UsageSamples } from "./usage-samples.ts";
 import type { WritableLayerUsage } from "./writable-layer-usage.ts";
 
@@ -95,6 +95,7 @@ export interface CriParts {
   readonly clock: CriClock;
   readonly translateSandbox: TranslateSandbox;
   readonly translateContainer: TranslateContainer;
+  readonly rootLabel: RootLabel;
   readonly resolveResources: ResolveResources;
 }
 

@@ -149,7 +149,12 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
 
     undo.push("writable layer", () => rm(writableLayerDir(app.config, id), { recursive: true, force: true }));
     await step("container.make-layer", () => mkdir(writableLayerDir(app.config, id), { recursive: true, mode: 0o700 }));
-    const layers = { lowers: wanted.image.layerDirs, upper: upperDir(app.config, id), work: workDir(app.config, id) };
+    const layers = {
+      lowers: wanted.image.layerDirs,
+      upper: upperDir(app.config, id),
+      work: workDir(app.config, id),
+      mountLabel: app.rootLabel({ config: wanted.config, podConfig: wanted.sandbox.config, pod: wanted.sandbox.translation }),
+    };
     if (wanted.saved !== undefined) await unpackChanges(app, wanted.saved, layers, signal);
     await using rootfs = await step("container.open-rootfs", () => pod.openRootfs(layers, signal));
     const translation = await translate(app, id, wanted, rootfs);

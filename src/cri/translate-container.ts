@@ -10,7 +10,7 @@ import { cleanAbsolutePath, invalid } from "./translate-check.ts";
 import { resolveArgs, resolveEnvironment, resolveWorkingDir } from "./translate-command.ts";
 import { hostDevices, resolveDevices } from "./translate-devices.ts";
 import { reportedMount } from "./translate-image-mounts.ts";
-import { checkSelinux, resolveApparmor } from "./translate-labels.ts";
+import { resolveApparmor, resolveSelinux, type SelinuxLabels } from "./translate-labels.ts";
 import { resolveMounts } from "./translate-mounts.ts";
 import { resolvePidNamespace } from "./translate-namespaces.ts";
 import type { TranslationNode } from "./translate-node.ts";
@@ -18,7 +18,7 @@ import { resolveResources } from "./translate-resources.ts";
 import { resolveSeccomp } from "./translate-seccomp.ts";
 import { resolveStopSignal } from "./translate-signal.ts";
 import { type ResolvedUser, resolveUser } from "./translate-user.ts";
-import type { ContainerInput, ContainerTranslation, TranslateContainer } from "./translation.ts";
+import type { ContainerInput, ContainerTranslation, RootLabel, TranslateContainer } from "./translation.ts";
 
 /** A container config without a security context asks for the defaults of each field. */
 const noIdentity = {
@@ -36,6 +36,18 @@ function checkMapped({ uid, gid, groups }: Pick<ResolvedUser, "uid" | "gid" | "g
   if (!mapped(uid, user.uid)) throw invalid(`user ${uid} is not mapped in the pod's user namespace`);
   const unmapped = [gid, ...groups].find((id) => !mapped(id, user.gid));
   if (unmapped !== undefined) throw invalid(`group ${unmapped} is not mapped in the pod's user namespace`);
+}
+
+type LabelInput = Pick<ContainerInput, "config" | "podConfig"> & { readonly pod: Pick<ContainerInput["pod"], "spec"> };
+
+function labelsOf({ config, podConfig, pod }: LabelInput, node: TranslationNode): SelinuxLabels | undefined {
+  const { linux } = podConfig;
+  return resolveSelinux(config.linux?.securityContext, linux?.securityContext, node.facts, pod.spec.id);
+}
+
+/** The label of the container's root, which is mounted before the translation can look into it. Empty: none. */
+export function rootLabelOn(node: TranslationNode): RootLabel {
+  return (input) => labelsOf(input, node)?.mount ?? "";
 }
 
 /** Exactly as given: an empty list means that nothing is masked. */
@@ -70,7 +82,7 @@ async function resolveProcess(
     notes.push(`the daemon itself lacks ${capabilities.lacking.join(", ")}: left out of the container's capabilities`);
   }
   const apparmorProfile = resolveApparmor(security, node.facts);
-  checkSelinux(security?.selinuxOptions, node.facts);
+  const selinux = labelsOf(input, node);
   return {
     user,
     process: {
@@ -84,6 +96,7 @@ async function resolveProcess(
       noNewPrivileges: security?.noNewPrivs === true && !privileged,
       oomScoreAdj,
       ...(apparmorProfile === undefined ? {} : { apparmorProfile }),
+      ...(selinux === undefined ? {} : { selinuxLabel: selinux.process }),
     },
   };
 }
@@ -144,6 +157,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
     },
     node,
   );
+  const mountLabel = labelsOf(input, node)?.mount ?? "";
   const base: OciSpec = {
     ociVersion: "1.3.0",
     process,
@@ -162,6 +176,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
       ...(seccomp === undefined ? {} : { seccomp }),
       maskedPaths,
       readonlyPaths,
+      ...(mountLabel === "" ? {} : { mountLabel }),
     },
   };
   const oci = await node.cdi.inject(base, cdiDeviceNames(config, input.options.cdiAnnotations));

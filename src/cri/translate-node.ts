@@ -11,6 +11,7 @@ import { capabilitiesOf } from "../core/process/capabilities.ts";
 import { readOwnLimits } from "../core/process/own-limits.ts";
 import { defaultSeccompProfile } from "../core/process/seccomp-default.ts";
 import { findSecurityModules } from "../core/process/security-modules.ts";
+import { findSelinuxPolicy, type SelinuxPolicy } from "../core/process/selinux-policy.ts";
 import { errnoName, RuntimeError } from "../lib/errors.ts";
 import { guardedHost, HostPaths } from "./host-paths.ts";
 
@@ -32,7 +33,8 @@ export interface NodeFacts {
   readonly seccomp: boolean;
   /** Names of the loaded profiles, which change at any time; undefined: AppArmor is off. */
   readonly apparmorProfiles: (() => ReadonlySet<string>) | undefined;
-  readonly selinux: boolean;
+  /** undefined: SELinux is off. */
+  readonly selinux: SelinuxPolicy | undefined;
 }
 
 export interface HostNode {
@@ -152,7 +154,7 @@ export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): 
     userNamespaces: kernelAtLeast(release, 5, 19),
     seccomp: (await textOf("/proc/sys/kernel/seccomp/actions_avail")) !== "",
     apparmorProfiles: modules.apparmor ? loadedApparmorProfiles : undefined,
-    selinux: modules.selinux,
+    selinux: findSelinuxPolicy(),
   };
 }
 

@@ -108,6 +108,9 @@ export interface ContainerTranslation {
 }
 
 export type TranslateSandbox = (input: SandboxInput) => PodTranslation;
+export type RootLabel = (
+  input: Pick<ContainerInput, "config" | "podConfig"> & { readonly pod: Pick<PodTranslation, "spec"> },
+) => string;
 export type TranslateContainer = (input: ContainerInput) => Promise<ContainerTranslation>;
 
 export interface ResolvedResources {

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { type Container, Process } from "../../src/core/library/public.ts";
+import { CriNode } from "../helpers/cri-node.ts";
 import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
 
 let passed = 0;
@@ -67,6 +68,31 @@ await test("SELinux: a label that the policy does not know fails the start by na
   await assert.rejects(container.run(shell("true")), /SELinux label system_u:system_r:nothing_t:s0/);
   await container.destroy();
   assert.deepEqual(place.leftovers(), []);
+});
+
+await test("SELinux: a pod's container has the label of its options, or of its sandbox's", async () => {
+  await using node = await CriNode.start();
+  const options = { user: "user_u", role: "user_r", type: "user_t", level: "s0" };
+  const pod = node.podConfig("labels", {
+    linux: { security_context: { selinux_options: { ...options, user: "staff_u", role: "staff_r", type: "staff_t" } } },
+  });
+  const podId = await node.runPod(pod);
+  const forever = ["/bin/sh", "-c", "while :; do sleep 0.2; done"];
+  const own = await node.run(
+    podId,
+    pod,
+    node.containerConfig("own", forever, { linux: { security_context: { selinux_options: options } } }),
+  );
+  assert.equal(labelOf((await node.info(own)).pid), label);
+  assert.equal((await node.exec(own, ["/bin/cat", "/proc/self/attr/current"], 30)).stdout.replace(/\0/g, ""), label);
+  const shared = await node.run(podId, pod, node.containerConfig("shared", forever));
+  assert.equal(labelOf((await node.info(shared)).pid), "staff_u:staff_r:staff_t:s0");
+  const strange = { linux: { security_context: { selinux_options: { type: "nothing_t" } } } };
+  await assert.rejects(
+    node.run(podId, pod, node.containerConfig("strange", forever, strange)),
+    /is not known to this node's policy/,
+  );
+  await node.removePod(podId);
 });
 
 await place[Symbol.asyncDispose]();

@@ -7,6 +7,7 @@ export interface OverlayInput {
   readonly lowers: readonly string[];
   readonly upper: string;
   readonly work: string;
+  readonly mountLabel?: string;
   /** Slot of the user namespace by which the lower layers are id-mapped, or undefined. */
   readonly userns: number | undefined;
 }
@@ -20,7 +21,7 @@ export function planOverlay(input: OverlayInput): readonly Op[] {
       lowers: input.lowers,
       upper: input.upper,
       work: input.work,
-      options: [],
+      options: input.mountLabel ? [`context=${input.mountLabel}`] : [],
       attrs: 0,
       // The kernel cannot id-map an overlay as a whole, only its lower layers; the upper one belongs to the mapped root.
       idmap: input.userns ?? noSlot,

@@ -113,7 +113,7 @@ export function fakeNode(facts: Partial<NodeFacts> = {}): FakeNode {
       userNamespaces: true,
       seccomp: true,
       apparmorProfiles: undefined,
-      selinux: false,
+      selinux: undefined,
       ...facts,
     },
     host: {

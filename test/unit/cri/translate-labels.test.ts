@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { SelinuxPolicy } from "../../../src/core/process/selinux-policy.ts";
 import { fakeNode, secured, securedPod, translate } from "./translate-fixture.ts";
 
 const [RuntimeDefault, Unconfined, Localhost] = [0, 1, 2] as const;
@@ -51,13 +52,20 @@ describe("AppArmor", () => {
 });
 
 describe("SELinux", () => {
-  const run = (selinuxOptions: object, selinux = false) =>
-    translate({ config: secured({ selinuxOptions }), node: fakeNode({ selinux }) });
+  const policy = (knows: (label: string) => boolean = () => true): SelinuxPolicy => ({
+    process: "system_u:system_r:container_t:s0",
+    file: "system_u:object_r:container_file_t:s0",
+    knows,
+  });
+  const run = async (selinuxOptions: object, selinux: SelinuxPolicy | undefined = undefined, more: object = {}, pod = {}) => {
+    const { oci } = await translate({ config: secured({ selinuxOptions, ...more }), node: fakeNode({ selinux }), pod });
+    return [oci.process.selinuxLabel, oci.linux.mountLabel];
+  };
 
   it.each(["s0", "s0:c1,c2", "s0:c1.c1023", "s0-s0:c0.c1023", ""])(
     "takes the level %j, and does nothing where it is off",
     async (level) => {
-      expect((await run({ level })).oci.process.selinuxLabel).toBeUndefined();
+      expect(await run({ level })).toEqual([undefined, undefined]);
     },
   );
 
@@ -69,8 +77,47 @@ describe("SELinux", () => {
     await expect(run({ type: "spc_t:s0" })).rejects.toThrow(/SELinux option/);
   });
 
-  it("is refused where it is on, as labels cannot be applied yet", async () => {
-    await expect(run({ type: "spc_t" }, true)).rejects.toMatchObject({ code: "unimplemented" });
-    await expect(run({}, true)).resolves.toBeDefined();
+  it("fills what is left out from the policy", async () => {
+    expect(await run({ level: "s0:c1,c2" }, policy())).toEqual([
+      "system_u:system_r:container_t:s0:c1,c2",
+      "system_u:object_r:container_file_t:s0:c1,c2",
+    ]);
+    expect(await run({ user: "u", role: "r", type: "t", level: "s0" }, policy())).toEqual([
+      "u:r:t:s0",
+      "system_u:object_r:container_file_t:s0",
+    ]);
+  });
+
+  it("gives a pod categories of its own, the same to all of its containers", async () => {
+    const [process, mount] = await run({ type: "spc_t" }, policy());
+    expect(process).toMatch(/^system_u:system_r:spc_t:s0:c\d+,c\d+$/);
+    expect(mount?.split(":").slice(3)).toEqual(process?.split(":").slice(3));
+    const pod = securedPod({ selinuxOptions: { type: "spc_t" } });
+    expect(await run({}, policy(), {}, pod)).toEqual([process, mount]);
+  });
+
+  it("has no label where nothing is asked for, nor for privileged containers", async () => {
+    expect(await run({}, policy())).toEqual([undefined, undefined]);
+    expect(await run({ type: "spc_t" }, policy(), { privileged: true }, securedPod({ privileged: true }))).toEqual([
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it("goes by what the policy knows", async () => {
+    await expect(
+      run(
+        { type: "other_t" },
+        policy((label) => !label.includes("other_t")),
+      ),
+    ).rejects.toThrow(/other_t.* is not known/);
+    expect(
+      (
+        await run(
+          { type: "t", level: "s0" },
+          policy((label) => !label.includes("file_t")),
+        )
+      )[1],
+    ).toBeUndefined();
   });
 });

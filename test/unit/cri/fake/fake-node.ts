@@ -110,6 +110,7 @@ export class FakeNode {
       clock: { nowNs: () => ++this.nowNs },
       translateSandbox,
       translateContainer: (input) => this.translateContainer(input),
+      rootLabel: () => "",
       resolveResources: (asked) => resolveResources(asked, fakeNode(this.facts).facts),
     });
     await recover(this.cri.app);
