@@ -26,6 +26,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   for (const { id } of (await client.call(client.stub.list, {})).containers) await end(id);
+  expect(cli.place.leftovers()).toEqual([]);
   client.close();
   await cli[Symbol.asyncDispose]();
   await daemon[Symbol.asyncDispose]();

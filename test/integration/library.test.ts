@@ -49,6 +49,14 @@ describe("life of a container", () => {
     await end(container);
   });
 
+  it("leaves no cgroup above containers that were there at the same time, whichever ends last", async () => {
+    const first = await place.sleeping();
+    const second = await place.sleeping();
+    const third = await place.sleeping();
+    for (const container of [first, third, second]) await end(container);
+    expect(place.leftovers()).toEqual([]);
+  });
+
   it("destroys one that was only created", async () => {
     const container = await place.create();
     await container.start(shell("sleep 1000"));

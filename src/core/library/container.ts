@@ -41,6 +41,7 @@ import { outsideKinds } from "./restore-plan.ts";
 import { refuseUnsupportedShape, startRestored } from "./restore-start.ts";
 import { readState, type SavedState, writeState } from "./saved-state.ts";
 import { shapeOf } from "./shape.ts";
+import { sharedParents } from "./shared-parents.ts";
 import { sigkill, signalNumber } from "./signals.ts";
 import { translateProcess } from "./translate.ts";
 import { resolveUser } from "./user.ts";
@@ -84,6 +85,7 @@ export class Container {
     using lock = await lockContainer(directory);
     // A directory without a state is what a process left that was killed right here.
     if (lock === undefined || isContainer(directory)) throw alreadyExists();
+    const madeParents = [...new Set([...sharedParents(stateDir, cgroup), ...missingParents(cgroup)])];
     writeState(directory, {
       id,
       init_process_pid: 0,
@@ -96,7 +98,7 @@ export class Container {
       external_descriptors: [],
       intel_rdt_path: "",
       intel_rdt_mon_path: "",
-      caisson: { shim_id: randomBytes(32).toString("hex"), boot_id: bootId(), made_parents: missingParents(cgroup) },
+      caisson: { shim_id: randomBytes(32).toString("hex"), boot_id: bootId(), made_parents: madeParents },
     });
     return new Container(new ContainerAccess(machine, id, directory));
   }
