@@ -407,3 +407,23 @@ describe("what containers are and use", () => {
     }
   });
 });
+
+describe("checkpoint and restore", () => {
+  it("saves a container, shows what was saved, and goes on from it", async () => {
+    const { id, bundle } = await running("i=0; while :; do i=$((i+1)); echo $i > /dev/count; sleep 0.02; done");
+    const images = join(bundle, "images");
+    const count = async (of: string): Promise<number> => Number((await cli.run("exec", of, "cat", "/dev/count")).out);
+    await until(async () => (await count(id)) > 2);
+    expect(await cli.run("checkpoint", "--image-path", images, id)).toMatchObject({ code: 0, err: "" });
+    const shown = await cli.run("checkpoint", "inspect", images);
+    expect(shown.out).toMatch(/MiB of images/);
+    expect(shown.out).toMatch(/frozen by CRIU for [\d.]+ ms/);
+    expect(shown.out).toMatch(/^1 +0 +1 +sh$/m);
+    expect(await cli.run("restore", "-d", "-b", bundle, "--image-path", images, id)).toMatchObject({ code: 0, err: "" });
+    const then = await count(id);
+    await until(async () => (await count(id)) > then);
+    expect((await cli.run("checkpoint", "inspect", bundle)).err).toContain("holds no checkpoint");
+    expect((await cli.run("checkpoint", "--lazy-pages", "--image-path", join(bundle, "more"), id)).err).toContain("lazy pages");
+    expect((await cli.run("delete", "--force", id)).code).toBe(0);
+  });
+});

@@ -174,6 +174,35 @@ describe("CheckpointPod and RestorePod", () => {
     await node.removePod(reply.pod_sandbox_id);
   });
 
+  it("takes a shared PID namespace along, with the same process ids", async () => {
+    const shared = { linux: { security_context: { namespace_options: { network: "NODE", pid: "POD", ipc: "POD" } } } };
+    const config = node.podConfig("ck-pids", shared);
+    const pod = await node.runPod(config);
+    const wanted = ["a", "b"].map((name) =>
+      node.containerConfig(name, counting, { linux: { security_context: { namespace_options: { pid: "POD" } } } }),
+    );
+    const ids: string[] = [];
+    for (const one of wanted) ids.push(await node.run(pod, config, one));
+    for (const id of ids) await goesOn(id);
+    const inner = async (id: string) =>
+      /NSpid:\s+\d+\s+(\d+)/.exec(readFileSync(`/proc/${(await node.info(id)).pid}/status`, "utf8"))?.[1];
+    const before = await Promise.all(ids.map(inner));
+    const output = join(place, "pids");
+    mkdirSync(output);
+    await node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: ids });
+    await node.removePod(pod);
+    const reply = await node.client.runtime("RestorePod", {
+      checkpoint_path: output,
+      config: node.podConfig("ck-pids", shared),
+      container_configs: wanted,
+    });
+    const made: string[] = reply.restored_containers.map(({ container_id }: { container_id: string }) => container_id);
+    for (const id of made) await node.start(id);
+    for (const id of made) await goesOn(id);
+    expect(await Promise.all(made.map(inner))).toEqual(before);
+    await node.removePod(reply.pod_sandbox_id);
+  });
+
   it("makes many pods of one checkpoint, and refuses what does not fit", async () => {
     const config = node.podConfig("ck-seed");
     const pod = await node.runPod(config);

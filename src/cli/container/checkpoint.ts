@@ -1,15 +1,17 @@
 import type { CheckpointOptions } from "../../core/library/public.ts";
 import type { Command } from "../command.ts";
-import { CommandError } from "../command-error.ts";
+import { CommandError, misused } from "../command-error.ts";
+import { showCheckpoint } from "./checkpoint-inspect.ts";
 import { criuFlags, criuOptions } from "./criu-flags.ts";
 import { loadContainer } from "./loaded.ts";
 
 export const checkpoint: Command = {
   name: "checkpoint",
-  arguments: "ID",
-  summary: "save a running container with CRIU, and take it away",
-  details: "With --leave-running or --pre-dump the container goes on.",
-  arity: [1, 1],
+  arguments: "ID | inspect FILE",
+  summary: "save a running container with CRIU, and take it away; or show what was saved",
+  details:
+    "With --leave-running or --pre-dump the container goes on. inspect takes an archive or a directory of images: processes, files, sockets, sizes, and how long the container was frozen.",
+  arity: [1, 2],
   flags: {
     ...criuFlags,
     "leave-running": { about: "let the container go on" },
@@ -22,7 +24,11 @@ export const checkpoint: Command = {
   },
   local: true,
   async run(context) {
-    const { flags } = context;
+    const { flags, args } = context;
+    if (args.length === 2) {
+      if (args[0] !== "inspect") throw misused("checkpoint wants one ID, or inspect FILE");
+      return await showCheckpoint(context, args[1] ?? "");
+    }
     using container = await loadContainer(context);
     const [leaveRunning, preDump] = [flags.has("leave-running"), flags.has("pre-dump")];
     await container.checkpoint({

@@ -38,7 +38,7 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
   const notes = images.readNotes();
   if (notes.terminal !== (input.spec.terminal === true))
     throw new RuntimeError("invalid_argument", `the process of the checkpoint has ${notes.terminal ? "a" : "no"} terminal`);
-  if (input.spec.attachable !== undefined || input.spec.extraFiles !== undefined)
+  if (input.spec.attachable !== undefined || (input.spec.extraFiles?.length ?? 0) > 0)
     throw new RuntimeError("unimplemented", "a restored process cannot be attached to, nor get further descriptors");
   await using undo = new Undo(({ failed, error }) => {
     process.emitWarning(`container ${input.id} could not be restored and leaves its ${failed}: ${String(error)}`);
