@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { fromOciSpec } from "../../../../src/core/library/oci-config.ts";
 import { ociFields } from "../../../../src/core/library/oci-fields.ts";
@@ -136,6 +137,16 @@ describe("fields of config.json", () => {
     const known = Object.keys(ociFields).map((path) => path.replace(/\[\].*/, ""));
     expect(new Set(known)).toEqual(new Set(Object.keys(fields)));
     expect(Object.keys(ociFields).filter((path) => path.startsWith("mounts[]."))).toHaveLength(6);
+  });
+
+  it("are in docs/config-json.md as they are", () => {
+    const text = readFileSync(new URL("../../../../docs/config-json.md", import.meta.url), "utf8");
+    const rows = [...text.matchAll(/^\| `(.+)` \| (.+) \|$/gm)].map(([, path, fate]) => [path, fate]);
+    const fates = Object.entries(ociFields).map(([path, fate]) => [
+      path,
+      fate === "honoured" ? fate : `refused: ${fate.refused}`,
+    ]);
+    expect(rows).toEqual(fates);
   });
 
   const refused = Object.entries(ociFields).flatMap(([path, fate]) =>
