@@ -59,6 +59,7 @@ async function startPod(index: number): Promise<Pod> {
 beforeAll(async () => {
   node = await CriNode.start({ logLevel: "info" });
   node.enableNetwork(bridge, "10.211.14.0/24");
+  await node.networkReady();
   const made: Promise<Pod>[] = [];
   for (let from = 0; from < podCount; from += 5) {
     const some = Array.from({ length: 5 }, (_, n) => startPod(from + n));
@@ -149,6 +150,7 @@ function cgroupsOfContainers(): string[] {
 it("after a boot they are records with their logs, and removal leaves nothing of them", async () => {
   await boot();
   await node.daemon.launch();
+  await node.networkReady();
   console.log(`after a boot: ready ${readyMs()} ms after its start`);
   const { items } = await node.client.runtime("ListPodSandbox", {});
   expect(items.map((item: Message) => [item.id, item.state]).sort()).toEqual(

@@ -94,6 +94,15 @@ export class CriNode implements AsyncDisposable {
     rmSync(join(this.daemon.cniConf, "10-test.conflist.new"));
   }
 
+  /** Waits until the daemon has seen the network that was turned on. */
+  async networkReady(patienceMs = 20_000): Promise<void> {
+    for (const until = Date.now() + patienceMs; ; await new Promise((resolve) => setTimeout(resolve, 20))) {
+      const { status } = await this.client.runtime("Status", {});
+      if (status.conditions.find(({ type }: Message) => type === "NetworkReady").status) return;
+      if (Date.now() > until) throw new Error("the network never became ready");
+    }
+  }
+
   podConfig(name: string, more: Message = {}): Message {
     const { linux = {}, ...rest } = more;
     const { security_context = {}, ...linuxRest } = linux;

@@ -25,21 +25,13 @@ let count = 0;
 beforeAll(async () => {
   node = await CriNode.start({ config: profiles });
   node.enableNetwork("caissoncf0", "10.211.15.0/24");
-  await networkReady();
+  await node.networkReady();
   pod = node.podConfig("fields");
   podId = await node.runPod(pod);
 });
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
 });
-
-async function networkReady(): Promise<void> {
-  for (const until = Date.now() + 10_000; ; await new Promise((resolve) => setTimeout(resolve, 20))) {
-    const { status } = await node.client.runtime("Status", {});
-    if (status.conditions.find(({ type }: Message) => type === "NetworkReady").status) return;
-    if (Date.now() > until) throw new Error("the network never became ready");
-  }
-}
 
 const forever = ["/bin/sleep", "1000"];
 const run = async (more: Message = {}, of: { id: string; config: Message } = { id: podId, config: pod }): Promise<string> =>

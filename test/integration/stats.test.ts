@@ -100,7 +100,7 @@ describe("PodSandboxStats", () => {
 
   it("counts what goes over the pod's interfaces, with and without containers, also after a daemon restart", async () => {
     node.enableNetwork("caissonst0", "10.211.57.0/24");
-    await networkReady();
+    await node.networkReady();
     const pod = node.podConfig("net", {
       linux: { security_context: { namespace_options: { network: "POD", pid: "CONTAINER", ipc: "POD" } } },
     });
@@ -248,11 +248,3 @@ describe("500 containers", () => {
     expect(late).toBeLessThan(4 * ids.length);
   }, 180_000);
 });
-
-async function networkReady(): Promise<void> {
-  for (const until = Date.now() + 5000; ; await sleep(20)) {
-    const { status } = await node.client.runtime("Status", {});
-    if (status.conditions.find((condition: Message) => condition.type === "NetworkReady").status) return;
-    if (Date.now() > until) throw new Error("the network never became ready");
-  }
-}

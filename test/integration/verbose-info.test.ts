@@ -13,11 +13,7 @@ let containerId: string;
 beforeAll(async () => {
   node = await CriNode.start();
   node.enableNetwork("caissonvi0", "10.211.17.0/24");
-  for (const until = Date.now() + 10_000; ; await new Promise((resolve) => setTimeout(resolve, 20))) {
-    const { status } = await node.client.runtime("Status", {});
-    if (status.conditions.find(({ type }: Message) => type === "NetworkReady").status) break;
-    if (Date.now() > until) throw new Error("the network never became ready");
-  }
+  await node.networkReady();
   config = node.podConfig("shown", { linux: { security_context: { namespace_options: network.pod } } });
   podId = await node.runPod(config);
   const container = node.containerConfig("main", ["/bin/sleep", "1000"], {
