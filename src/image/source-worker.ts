@@ -5,8 +5,8 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { ThreadData, ToThread } from "./source-messages.ts";
 
 const { progressTimeoutMs, compileCache } = workerData as ThreadData;
-// For this thread only, as Linux has it: like the helpers that it feeds, it comes after calls and containers.
-setPriority(0, constants.priority.PRIORITY_LOW);
+// For this thread only, as Linux has it. The same as of the helpers that it feeds; the lowest would let pulls starve on a busy node.
+setPriority(0, constants.priority.PRIORITY_BELOW_NORMAL);
 if (compileCache !== undefined) enableCompileCache(compileCache);
 // Everything else is loaded after the cache is on.
 const { SourceHost } = await import("./source-host.ts");
