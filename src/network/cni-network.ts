@@ -137,7 +137,8 @@ class CniNetwork implements PodNetwork {
     for (const podId of new Set(unknown)) {
       await this.#alone(podId, signal, async (lock) => {
         this.#notice(`pod ${podId} is not known any more; it is detached from its network`);
-        for (const cached of await this.#cache.find(podId)) await this.#delete(cached, cached.attachment.netns, signal, lock);
+        // Not ended by the signal: half a DEL cannot be repeated.
+        for (const cached of await this.#cache.find(podId)) await this.#delete(cached, cached.attachment.netns, undefined, lock);
         lock.remove();
       });
     }
