@@ -117,7 +117,9 @@ const run = (command: string, ...args: string[]): Set<string> => {
         .split("\n")
         // Tables and built-in chains appear when they are first listed; rules and chains of somebody's own are what counts.
         .filter((line) => line !== "" && !/^(#|\*|COMMIT|:[A-Z]+ |table |\tchain [A-Z]+ |\t\ttype |\t?\})/.test(line))
-        .map((line) => line.replace(/\[\d+:\d+\]/, "")),
+        // The portmap plugin makes these chains once, with its first host port, and never removes them.
+        .filter((line) => !line.includes("CNI-HOSTPORT-") && !/0x2000(?:\/0x2000)?|"CNI portfwd/.test(line))
+        .map((line) => line.replace(/\[\d+:\d+\]/, "").replace(/counter packets \d+ bytes \d+/, "counter")),
     );
   } catch {
     return new Set();

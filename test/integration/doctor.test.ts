@@ -44,8 +44,11 @@ it("is silent about a pod that runs, and its network passes the plugins' check",
   const findings = doctor();
   for (const word of [podId, id]) expect(mentions(findings, word)).toEqual([]);
   const namespace = `caisson-${podId}`;
+  const shown = execFileSync("ip", ["-n", namespace, "-4", "-o", "addr", "show", "dev", "eth0"], { encoding: "utf8" });
   execFileSync("ip", ["-n", namespace, "addr", "flush", "dev", "eth0"]);
   expect(mentions(doctor("--network"), `pod default/sound (${podId}) is not attached as it was`)).toEqual(["network"]);
+  // Without its address the bridge plugin would leave its rules for it in the packet filter.
+  execFileSync("ip", ["-n", namespace, "addr", "add", /inet (\S+)/.exec(shown)?.[1] ?? "", "dev", "eth0"]);
   await node.removePod(podId);
 });
 
