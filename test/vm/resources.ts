@@ -1,6 +1,6 @@
 /** Resources that only cgroup v2 has, or has otherwise, in containers of the library. Cases of suite.ts. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { allowedDevices, type Config, type Container, type Resources } from "../../src/core/library/public.ts";
 import { LibraryPlace, shell } from "../helpers/library-place.ts";
 
@@ -20,7 +20,8 @@ export async function resourceTests(test: Test): Promise<void> {
   };
 
   await test("library: burst, weights, throttles and unified values are in force on v2", async () => {
-    const [major = 0, minor = 0] = readFileSync("/sys/block/loop0/dev", "utf8").trim().split(":").map(Number);
+    const disk = readdirSync("/sys/block").find((name) => name.startsWith("vd"));
+    const [major = 0, minor = 0] = readFileSync(`/sys/block/${disk}/dev`, "utf8").trim().split(":").map(Number);
     const container = await place.sleeping(
       limited({
         cpu: { quota: 50_000, period: 100_000, burst: 20_000 },
