@@ -27,6 +27,8 @@ import {
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "20" }, json: { type: "string" } } });
 const rounds = Number(values.rounds);
+/** Not counted: a node's daemon has been at it for days, its code is compiled. */
+const warmUpRounds = 10;
 
 interface Rated extends Contender {
   podProcesses(): number[];
@@ -83,10 +85,10 @@ try {
   for (const network of ["NODE", "POD"] as const) {
     const samples = new Map<string, Sample[]>(contenders.map((c) => [c.name, []]));
     // Rounds alternate between the contenders, so that a slow moment of the machine meets all of them.
-    for (let i = 0; i < rounds + 1; i++) {
+    for (let i = 0; i < warmUpRounds + rounds; i++) {
       for (const contender of contenders) {
         const sample = await podRound(contender, network);
-        if (i > 0) samples.get(contender.name)?.push(sample);
+        if (i >= warmUpRounds) samples.get(contender.name)?.push(sample);
       }
     }
     for (const key of ["podStart", "sandbox", "create", "start", "execSync", "takeDown"] as const) {

@@ -1,7 +1,8 @@
 /** What no client would send, to every method of the real daemon: a proper code each time, nothing left, no memory or descriptor lost. */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectHttp } from "node:http2";
 import { connect as connectUnix } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { createFileRegistry, type DescMethod, fromBinary, fromJson, type JsonObject, toBinary } from "@bufbuild/protobuf";
@@ -25,13 +26,16 @@ const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 let node: CriNode;
 let client: Client;
+let scratch: string;
 let report: string;
 let pod: Message;
 let podId: string;
 let containerId: string;
 
 beforeAll(async () => {
-  report = `/tmp/caisson-memory-${process.pid}.json`;
+  // Made before anything is counted.
+  scratch = mkdtempSync(join(tmpdir(), "caisson-memory-"));
+  report = join(scratch, "report.json");
   node = await CriNode.start({
     logLevel: "warn",
     env: {
@@ -58,7 +62,7 @@ beforeAll(async () => {
 afterAll(async () => {
   client.close();
   await node[Symbol.asyncDispose]();
-  rmSync(report, { force: true });
+  rmSync(scratch, { recursive: true, force: true });
 });
 
 /** A request that the method would answer, by the names of the proto file. */
