@@ -113,6 +113,18 @@ it("100 pods are as they were after the daemon was killed, and exits meanwhile a
   expect((await node.exec(pods[50]?.main ?? "", ["/bin/echo", "still"])).stdout).toBe("still\n");
 }, 120_000);
 
+/** The rules of the one pod with a network. The plugin of a later boot has no reason to look for them. */
+function forgetMasquerade(): void {
+  const rules = execFileSync("iptables-save", ["-t", "nat"], { encoding: "utf8" }).split("\n");
+  const jump = rules.find((rule) => rule.startsWith("-A POSTROUTING ") && rule.includes(pods[0]?.id ?? "?"));
+  const chain = jump?.split(" ").at(-1) ?? "";
+  const nat = (...args: string[]) => execFileSync("iptables", ["-t", "nat", ...args]);
+  const number = rules.filter((rule) => rule.startsWith("-A POSTROUTING ")).indexOf(jump ?? "") + 1;
+  nat("-D", "POSTROUTING", String(number));
+  nat("-F", chain);
+  nat("-X", chain);
+}
+
 /** What a power cut takes: every process, every mount, pin and cgroup, the run directory; and the next boot has another id. */
 async function boot(): Promise<void> {
   await node.daemon.kill();
@@ -129,6 +141,7 @@ async function boot(): Promise<void> {
       execFileSync("umount", ["-l", place]);
   }
   rmSync(`/run/netns/caisson-${pods[0]?.id}`);
+  forgetMasquerade();
   rmSync(node.daemon.state, { recursive: true });
   await expect.poll(() => cgroupsOfContainers(), { timeout: 30_000 }).toEqual([]);
   const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
