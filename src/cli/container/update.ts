@@ -35,8 +35,12 @@ export const update: Command = {
     "cpuset-mems": { value: "LIST", about: "memory nodes" },
     "pids-limit": { value: "N", about: "most processes and threads" },
     "blkio-weight": { value: "N", about: "share of block devices, 10 to 1000" },
-    "l3-cache-schema": { value: "TEXT", about: "refused: Intel RDT is not there yet", hidden: true },
-    "mem-bw-schema": { value: "TEXT", about: "refused: Intel RDT is not there yet", hidden: true },
+    "l3-cache-schema": {
+      value: "TEXT",
+      about: "refused: a class of Intel RDT is given when the container is made",
+      hidden: true,
+    },
+    "mem-bw-schema": { value: "TEXT", about: "refused: a class of Intel RDT is given when the container is made", hidden: true },
     "kernel-memory": { value: "BYTES", about: "ignored, as kernels do", hidden: true },
     "kernel-memory-tcp": { value: "BYTES", about: "ignored, as kernels do", hidden: true },
   },
@@ -46,7 +50,8 @@ export const update: Command = {
     const config = container.config();
     const asked = askedOf(context.flags);
     for (const name of ["l3-cache-schema", "mem-bw-schema"]) {
-      if (context.flags.has(name)) throw new CommandError(`--${name}: Intel RDT is not implemented yet`);
+      if (context.flags.has(name))
+        throw new CommandError(`--${name}: a class of Intel RDT is given by linux.intelRdt when the container is made`);
     }
     const resources = mergeResources(config.cgroups?.resources ?? {}, asked);
     await container.set({ ...config, cgroups: { ...config.cgroups, resources } });
