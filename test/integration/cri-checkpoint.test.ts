@@ -203,6 +203,39 @@ describe("CheckpointPod and RestorePod", () => {
     await node.removePod(reply.pod_sandbox_id);
   });
 
+  it("leaves nothing that lies, and nothing behind, when the daemon is killed in the middle of a restore", async () => {
+    const config = node.podConfig("ck-cut");
+    const pod = await node.runPod(config);
+    const wanted = ["one", "two"].map((name) => node.containerConfig(name, counting));
+    const ids: string[] = [];
+    for (const one of wanted) ids.push(await node.run(pod, config, one));
+    for (const id of ids) await goesOn(id);
+    const output = join(place, "cut");
+    mkdirSync(output);
+    await node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: ids });
+    await node.removePod(pod);
+    const restore = () =>
+      node.client.runtime("RestorePod", { checkpoint_path: output, config: node.podConfig("ck-cut"), container_configs: wanted });
+    for (const fault of ["after:pod.record-ready", "before:container.shim-create", "after:container.shim-create"]) {
+      await node.daemon.stop();
+      await node.daemon.launch({ CAISSON_FAULT: `kill:${fault}` });
+      await failure(restore());
+      await expect.poll(() => node.daemon.running).toBe(false);
+      await node.daemon.launch();
+      const { items } = await node.client.runtime("ListPodSandbox", {});
+      const { containers } = await node.client.runtime("ListContainers", {});
+      // What was cut off was never released: nothing of it may have run, whatever is listed.
+      for (const { id, state } of containers) {
+        expect(state, fault).toBe("CONTAINER_CREATED");
+        expect((await node.status(id)).started_at).toBe("0");
+      }
+      for (const { id } of items) await node.removePod(id);
+      expect((await node.client.runtime("ListContainers", {})).containers).toEqual([]);
+    }
+    const { pod_sandbox_id } = await restore();
+    await node.removePod(pod_sandbox_id);
+  });
+
   it("makes many pods of one checkpoint, and refuses what does not fit", async () => {
     const config = node.podConfig("ck-seed");
     const pod = await node.runPod(config);
