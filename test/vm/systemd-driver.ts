@@ -175,9 +175,19 @@ await test("init and exec are in the scope, in every hierarchy", async () => {
       .filter((line) => !/:(misc|rdma):/.test(line))
       .map((line) => line.split(":").slice(2).join(":"));
   assert.deepEqual([...new Set(placesOf(await pidOf(id)))], [path]);
+  // An exec joins v1's hierarchies one after the other, and the loop's children end between the list and the look at them.
+  const isExecHere = (pid: string): boolean => {
+    try {
+      return (
+        readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("cat /proc/self/cgroup") &&
+        placesOf(pid).every((place) => place === path)
+      );
+    } catch {
+      return false;
+    }
+  };
   const running = exec(id, "/bin/sh", "-c", "sleep 2; cat /proc/self/cgroup");
-  await eventually("the exec", () => file("pids", path, "cgroup.procs").split("\n").length >= 3);
-  for (const pid of file("pids", path, "cgroup.procs").split("\n")) assert.deepEqual([...new Set(placesOf(pid))], [path]);
+  await eventually("the exec in every hierarchy", () => file("pids", path, "cgroup.procs").split("\n").some(isExecHere));
   const { stdout } = await running;
   if (onV2) assert.equal(stdout, "0::/\n");
 });
