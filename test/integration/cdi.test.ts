@@ -57,7 +57,7 @@ const sh = async (id: string, script: string): Promise<string> => {
   return `${stdout}${stderr}`.trim();
 };
 
-it("gives devices, mounts, variables and groups of all that was asked for, duplicates once", async () => {
+it("gives devices, mounts, variables and groups of all that was asked for, duplicates once #cdi", async () => {
   mkdirSync(join(area, "lib"));
   writeFileSync(join(area, "lib/driver"), "driver");
   write(
@@ -86,7 +86,7 @@ it("gives devices, mounts, variables and groups of all that was asked for, dupli
   expect(runtimeSpec.linux.devices.map((device: Message) => device.path)).toEqual(["/dev/disk-a", "/dev/disk-b"]);
 });
 
-it("lets a container open exactly what its devices allow", async () => {
+it("lets a container open exactly what its devices allow #cdi", async () => {
   write("static/read.json", "test.caisson/read", {
     x: { deviceNodes: [{ path: "/dev/x", hostPath: loop, permissions: "r" }] },
     none: { deviceNodes: [{ path: "/dev/x", hostPath: loop, permissions: "none" }] },

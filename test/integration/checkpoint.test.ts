@@ -75,7 +75,7 @@ const criuOf = (container: Container): number => {
   return Number(children.find((child) => readFileSync(`/proc/${child}/comm`, "utf8").startsWith("criu")));
 };
 
-describe("a checkpoint", () => {
+describe("a checkpoint #checkpoint", () => {
   it("lets the container go on, and another one goes on from there, is entered, counted and saved again", async () => {
     const first = await place.create();
     const process = shell(counting, { stdout: "pipe" });

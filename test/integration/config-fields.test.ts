@@ -61,7 +61,7 @@ describe("capabilities", () => {
   const set = (text: string, name: string): readonly string[] =>
     capabilitiesOf(BigInt(`0x${new RegExp(`${name}:\\s*(\\w+)`).exec(text)?.[1] ?? "x"}`));
 
-  it("that are ambient stay with an ordinary user, in init and in execs", async () => {
+  it("that are ambient stay with an ordinary user, in init and in execs #ambient", async () => {
     const capabilities = { add_capabilities: ["NET_ADMIN"], add_ambient_capabilities: ["NET_ADMIN", "chown"] };
     const id = await run({ linux: { security_context: { run_as_user: { value: "1000" }, capabilities } } });
     for (const process of ["1", "self"]) {
@@ -112,7 +112,7 @@ describe("variables", () => {
 });
 
 describe("limits", () => {
-  it("of huge pages and swap are in force", async () => {
+  it("of huge pages and swap are in force #hugetlb #memory", async () => {
     const resources = {
       memory_limit_in_bytes: 32 << 20,
       memory_swap_limit_in_bytes: 48 << 20,

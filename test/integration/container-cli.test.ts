@@ -24,7 +24,7 @@ async function running(script = "sleep 1000"): Promise<{ readonly id: string; re
   return made;
 }
 
-describe("run", () => {
+describe("run #command", () => {
   it("ends as the process ends, with its output, and leaves nothing", async () => {
     const { id, bundle } = cli.bundle(sh("echo out; hostname; echo err >&2; exit 7"));
     expect(await cli.run("run", "--bundle", bundle, id)).toEqual({ code: 7, out: "out\ncli\n", err: "err\n" });
@@ -108,7 +108,7 @@ function execPython(script: string): string {
   return spawnSync("python3", ["-c", script]).stdout.toString().trim();
 }
 
-describe("create, start, kill and delete", () => {
+describe("create, start, kill and delete #command", () => {
   it("leads a container step by step, its pid in a file, its stdio the caller's", async () => {
     const { id, bundle } = cli.bundle(sh("echo started; exec sleep 1000"));
     const pidFile = join(cli.place.top, "pid");
@@ -160,7 +160,7 @@ describe("create, start, kill and delete", () => {
     expect(cli.place.leftovers()).toEqual([]);
   });
 
-  it("sends the terminal to a console socket, which is then the only one to hold it", async () => {
+  it("sends the terminal to a console socket, which is then the only one to hold it #console-socket", async () => {
     const { id, bundle } = cli.bundle(sh("stty size; read x; stty size; echo got $x; exit 4"), (spec) => {
       spec.process.terminal = true;
       spec.process.consoleSize = { height: 30, width: 90 };
@@ -190,7 +190,7 @@ describe("create, start, kill and delete", () => {
     await cli.run("delete", "-f", id);
   });
 
-  it("sends a pidfd of the first process, and of further ones, to who asks for it", async () => {
+  it("sends a pidfd of the first process, and of further ones, to who asks for it #pidfd-socket", async () => {
     const { id, bundle } = cli.bundle(sh("exec sleep 1000"));
     const socket = join(cli.place.top, "pidfd");
     const peer = [
@@ -210,7 +210,7 @@ describe("create, start, kill and delete", () => {
     await cli.run("delete", "-f", id);
   });
 
-  it("passes further descriptors on, those of socket activation first", async () => {
+  it("passes further descriptors on, those of socket activation first #preserve-fds", async () => {
     const { id, bundle } = cli.bundle(sh("cat <&3; cat <&4; ls /proc/self/fd | grep -c .; echo $LISTEN_FDS $LISTEN_PID"));
     const [one, two] = ["one", "two"].map((name) => join(cli.place.top, name)) as [string, string];
     writeFileSync(one, "first\n");
@@ -266,7 +266,7 @@ describe("exec", () => {
     await cli.run("delete", "-f", id);
   });
 
-  it("starts it in a cgroup below the container's own that exists, and nowhere else", async () => {
+  it("starts it in a cgroup below the container's own that exists, and nowhere else #sub-cgroup", async () => {
     const { id } = await running();
     mkdirSync(`/sys/fs/cgroup/pids${cli.place.cgroup}/${id}/below`);
     expect((await cli.run("exec", "--cgroup", "below", id, "cat", "/proc/self/cgroup")).out).toMatch(
@@ -358,7 +358,7 @@ describe("what containers are and use", () => {
     expect((await cli.run("run", "-b", fresh, id)).out).toBe("caisson\nread-only\n");
   });
 
-  it("prints what would be done for a bundle, and was done for a container, and does nothing of it", async () => {
+  it("prints what would be done for a bundle, and was done for a container, and does nothing of it #plan", async () => {
     const { id, bundle } = cli.bundle(sh("exec sleep 1000"), (spec) => {
       spec.process.noNewPrivileges = true;
       spec.linux.seccomp = { defaultAction: "SCMP_ACT_ALLOW" };
@@ -395,7 +395,7 @@ describe("what containers are and use", () => {
     await cli.run("delete", "-f", id);
   });
 
-  it("says what it can do, and nothing that it would refuse", async () => {
+  it("says what it can do, and nothing that it would refuse #features", async () => {
     const features = JSON.parse((await cli.run("features")).out);
     expect(features).toMatchObject({ ociVersionMax: "1.3.0", linux: { seccomp: { enabled: true }, cgroup: { v1: true } } });
     const { id, bundle } = cli.bundle(sh("true"));
@@ -408,7 +408,7 @@ describe("what containers are and use", () => {
   });
 });
 
-describe("checkpoint and restore", () => {
+describe("checkpoint and restore #checkpoint", () => {
   it("saves a container, shows what was saved, and goes on from it", async () => {
     const { id, bundle } = await running("i=0; while :; do i=$((i+1)); echo $i > /dev/count; sleep 0.02; done");
     const images = join(bundle, "images");

@@ -60,7 +60,7 @@ async function end(id: string): Promise<void> {
 const statusOf = async (id: string) => (await client.call(client.stub.status, { id })).status;
 
 describe("life of a container", () => {
-  it("goes by calls, and ends as its process ends", async () => {
+  it("goes by calls, and ends as its process ends #service", async () => {
     const id = await create();
     expect(await statusOf(id)).toBe("stopped");
     const start = { id, process: process("exit 5"), stdin: false, stdinOnce: false };
@@ -76,7 +76,7 @@ describe("life of a container", () => {
     expect(existsSync(join(root(), id))).toBe(false);
   });
 
-  it("is made of the library's own terms as well", async () => {
+  it("is made of the library's own terms as well #service", async () => {
     const id = cli.place.newId();
     const config = JSON.stringify(cli.place.config(id));
     await client.call(client.stub.create, { id, config, ociConfig: "", bundle: "" });
@@ -115,7 +115,7 @@ describe("life of a container", () => {
     await end(id);
   });
 
-  it("pauses, resumes, changes limits and tells what is used", async () => {
+  it("pauses, resumes, changes limits and tells what is used #service", async () => {
     const id = await run("sleep 1000");
     await client.call(client.stub.pause, { id });
     expect(await statusOf(id)).toBe("paused");
@@ -131,7 +131,7 @@ describe("life of a container", () => {
   });
 });
 
-describe("exec", () => {
+describe("exec #service", () => {
   it("has stdin, stdout, stderr and an exit code", async () => {
     const id = await run("sleep 1000");
     const talk = client.exec(id, process("read a; echo out $a; echo err >&2; cat; exit 6", { user: "user" }), { stdin: true });
@@ -193,7 +193,7 @@ describe("exec", () => {
   });
 });
 
-describe("attach", () => {
+describe("attach #service", () => {
   it("misses nothing of a process that waits for its release", async () => {
     const id = await create();
     await client.call(client.stub.start, {
@@ -260,7 +260,7 @@ describe("attach", () => {
   });
 });
 
-describe("events", () => {
+describe("events #service #oom-events #pressure-events", () => {
   it("tells of exits, also of containers that are made later, and of those that have ended", async () => {
     const first = await run("exit 1");
     await client.call(client.stub.wait, { id: first });

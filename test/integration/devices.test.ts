@@ -47,7 +47,7 @@ const sh = async (id: string, script: string): Promise<string> => {
 };
 const write = (path: string): string => `echo x | dd of=${path} bs=1 conv=notrunc 2>&1 | head -1`;
 
-it("gives a device through a symlink with exactly its permissions", async () => {
+it("gives a device through a symlink with exactly its permissions #devices #device-rules", async () => {
   const link = join(area, "link");
   const reader = await node.run(podId, pod, config([{ host_path: link, container_path: "/dev/my/disk", permissions: "r" }]));
   expect(await sh(reader, "head -c 18 /dev/my/disk")).toBe("on the loop device");
@@ -95,7 +95,7 @@ it("gives a privileged container every device of the node, and lets it open them
   expect(await sh(id, "stat -c %t:%T /dev/ptmx; readlink /dev/ptmx")).toContain("pts/ptmx");
 });
 
-it("binds devices in a pod with a user namespace", async () => {
+it("binds devices in a pod with a user namespace #bound-devices", async () => {
   const mapping = { host_id: 300_000, container_id: 0, length: 65_536 };
   const userns = { mode: "POD", uids: [mapping], gids: [mapping] };
   const options = { network: "NODE", pid: "CONTAINER", ipc: "POD", userns_options: userns };

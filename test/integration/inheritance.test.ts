@@ -48,7 +48,7 @@ describe.each([
   ["init", () => init],
   ["an exec", () => exec],
 ])("%s", (_, files) => {
-  it("has default signal dispositions and an empty mask", () => {
+  it("has default signal dispositions and an empty mask #clean-start", () => {
     for (const set of ["SigBlk", "SigIgn"]) expect(field(files(), set)).toMatch(/^0+$/);
     expect(field(files(), "SigCgt")).toMatch(/^0+$/);
   });
@@ -61,7 +61,7 @@ describe.each([
     expect(field(files(), "NoNewPrivs")).toBe("1");
     expect(field(files(), "Seccomp")).toBe("2");
   });
-  it("has every processor, no inherited slack, priority or umask", () => {
+  it("has every processor, no inherited slack, priority or umask #clean-start", () => {
     const own = /^Cpus_allowed_list:\s*(.*)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
     expect(field(files(), "Cpus_allowed_list")).toBe(own);
     expect(["", "50000"]).toContain(files().timerslack_ns);
@@ -78,7 +78,7 @@ describe.each([
     expect(row(files().limits ?? "", "Max open files")[1]).toBe(row(limits, "Max open files")[1]);
     expect(row(files().limits ?? "", "Max core file size")).toEqual(row(limits, "Max core file size"));
   });
-  it("has only its standard descriptors", () => {
+  it("has only its standard descriptors #clean-start", () => {
     const rows = (files().fd ?? "").split("\n").toSorted();
     expect(rows.map((row) => row.split(" ")[0])).toEqual(["0", "1", "2"]);
     expect(rows[0]).toBe("0 /dev/null");

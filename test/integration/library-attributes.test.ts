@@ -41,7 +41,7 @@ async function both(
 }
 
 describe("scheduling", () => {
-  it("gives the policy, nice value and I/O priority to the first process and to further ones", async () => {
+  it("gives the policy, nice value and I/O priority to the first process and to further ones #scheduler #io-priority", async () => {
     const changes: Partial<Config> = {
       scheduler: { policy: "SCHED_BATCH", nice: 7 },
       ioPriority: { class: "IOPRIO_CLASS_BE", priority: 6 },
@@ -60,7 +60,7 @@ describe("scheduling", () => {
     ]);
   });
 
-  it("gives a deadline and the reset at forks to a first process that never forks, and refuses them to others", async () => {
+  it("gives a deadline and the reset at forks to a first process that never forks, and refuses them to others #scheduler", async () => {
     const scheduler = { policy: "SCHED_DEADLINE", runtime: 1_000_000, deadline: 100_000_000, period: 100_000_000 };
     const container = await place.sleeping({}, { scheduler, args: ["sleep", "1000"] });
     expect(stat(pidOf(container), policy)).toBe(6);
@@ -83,7 +83,7 @@ describe("scheduling", () => {
 });
 
 describe("affinity", () => {
-  it("is that of further processes only, the final list as the last word", async () => {
+  it("is that of further processes only, the final list as the last word #affinity", async () => {
     const execCpuAffinity = { initial: "0", final: "1" };
     const look = (pid: number) => /Cpus_allowed_list:\s*(.*)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
     const all = look(process.pid);
@@ -102,7 +102,7 @@ describe("affinity", () => {
 });
 
 describe("personality and memory policy", () => {
-  it("are those of the container, for every process", async () => {
+  it("are those of the container, for every process #personality #memory-policy", async () => {
     const changes: Partial<Config> = { personality: { domain: "LINUX32" }, memoryPolicy: { mode: "MPOL_BIND", nodes: "0" } };
     const look = (pid: number) => [
       readFileSync(`/proc/${pid}/personality`, "utf8").trim(),
@@ -132,7 +132,7 @@ describe("personality and memory policy", () => {
 });
 
 describe("a process from config.json", () => {
-  it("has its umask, groups, limits, oom score and scheduling", async () => {
+  it("has its umask, groups, limits, oom score and scheduling #umask #user #rlimits #oom-score #scheduler #oci-config", async () => {
     const id = place.newId();
     const { config, process: spec } = fromOciSpec(
       {

@@ -16,7 +16,7 @@ async function bash(line: string): Promise<string> {
   return stdout.trim();
 }
 
-it("runs bash as user daemon in namespaces of its own", async () => {
+it("runs bash as user daemon in namespaces of its own #ns-new #id-mappings #user #stdio #capabilities #rlimits #hostname", async () => {
   const text = await bash('id; echo "host $HOSTNAME home $HOME"; ulimit -n; cat /proc/self/uid_map; cat /proc/self/status');
   expect(text).toContain("uid=1(daemon) gid=1(daemon)");
   expect(text).toContain("host testing home /usr/sbin");
@@ -27,7 +27,7 @@ it("runs bash as user daemon in namespaces of its own", async () => {
   expect(status("CapAmb", text)).toBe("0000000000000000");
 });
 
-it("has the devices, masks, read-only paths and mounts that were asked for", async () => {
+it("has the devices, masks, read-only paths and mounts that were asked for #default-devices #device-rules #masked-paths #read-only-paths #mqueue #tmpfs #loopback", async () => {
   const text = await bash(
     [
       "ls /dev",
@@ -74,7 +74,7 @@ it("has the devices, masks, read-only paths and mounts that were asked for", asy
   expect([...text.matchAll(/^\s*(\w+):.*\d+ .*\d+/gm)].map(([, name]) => name)).toContain("lo");
 });
 
-it("ends as bash ends, reads this program's stdin, and leaves nothing", () => {
+it("ends as bash ends, reads this program's stdin, and leaves nothing #start-run #wait #destroy", () => {
   const { status: code, stdout } = spawnSync(process.execPath, [script], {
     cwd: top,
     encoding: "utf8",

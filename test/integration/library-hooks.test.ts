@@ -52,7 +52,7 @@ function recording(): Partial<Config> {
 const recorded = (name: Name, what: string): string => readFileSync(join(log, `${name}.${what}`), "utf8").trim();
 
 describe("hooks", () => {
-  it("run in their order and namespaces, with the state on stdin and their own environment alone", async () => {
+  it("run in their order and namespaces, with the state on stdin and their own environment alone #hooks", async () => {
     const container = await place.create(recording());
     const first = shell("exec sleep 1000", { env: ["PATH=/bin", "LD_PRELOAD=/evil.so"] });
     await container.start(first);
@@ -85,7 +85,7 @@ describe("hooks", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("see the root at createContainer as their working directory, while paths are the runtime's", async () => {
+  it("see the root at createContainer as their working directory, while paths are the runtime's #hooks", async () => {
     const seen = join(place.top, "log", "root");
     const container = await place.create({
       hooks: {
@@ -99,7 +99,7 @@ describe("hooks", () => {
     await container.destroy();
   });
 
-  it("of createRuntime may still change the container's mounts", async () => {
+  it("of createRuntime may still change the container's mounts #hooks", async () => {
     const file = join(place.top, "log", "injected");
     writeFileSync(file, "from a hook");
     const container = await place.create({
@@ -111,7 +111,7 @@ describe("hooks", () => {
     expect(readFileSync(join(place.rootfs, "etc/passwd"), "utf8")).toContain("root:");
   });
 
-  it("run in user namespaces and joined PID namespaces too", async () => {
+  it("run in user namespaces and joined PID namespaces too #hooks", async () => {
     const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
     const types = ["mnt", "uts", "ipc", "pid", "net", "user"] as const;
     const container = await place.create({
@@ -125,7 +125,7 @@ describe("hooks", () => {
   });
 });
 
-describe("a failing hook", () => {
+describe("a failing hook #hook-failures", () => {
   it.each(["prestart", "createRuntime", "createContainer"] as const)("of %s takes the container back", async (name) => {
     const container = await place.create({ hooks: { [name]: [script("true"), script("echo reason >&2; exit 3")] } });
     await expect(container.start(shell("true"))).rejects.toThrow(new RegExp(`error running ${name} hook #1: .*reason`, "s"));

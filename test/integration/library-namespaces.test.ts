@@ -27,7 +27,7 @@ const all = (types: readonly NamespaceType[]) => types.map((type) => ({ type }))
 const everything: readonly NamespaceType[] = ["mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time"];
 
 describe("new namespaces", () => {
-  it("makes each kind that is asked for, and only those", async () => {
+  it("makes each kind that is asked for, and only those #ns-new #ns-host", async () => {
     for (const type of everything.filter((kind) => kind !== "mnt" && kind !== "user")) {
       const config = { ...place.config("x"), namespaces: all(["mnt", type]) };
       const { hostname, ...rest } = config;
@@ -49,7 +49,7 @@ describe("new namespaces", () => {
     }
   });
 
-  it("makes all at once, owned by the user namespace, and further processes join all", async () => {
+  it("makes all at once, owned by the user namespace, and further processes join all #ns-new #id-mappings #exec", async () => {
     const container = await place.sleeping({ ...user, namespaces: all(everything) });
     for (const kind of everything) expect(inode(container, kind)).not.toBe(own(kind));
     const inside = await output(container, everything.map((kind) => `readlink /proc/self/ns/${kind}`).join(";"));
@@ -63,7 +63,7 @@ describe("new namespaces", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("sets the clocks of a time namespace, with and without a user namespace", async () => {
+  it("sets the clocks of a time namespace, with and without a user namespace #time-offsets", async () => {
     for (const changes of [
       { namespaces: all(["mnt", "uts", "pid", "time"]) },
       { ...user, namespaces: all(["mnt", "uts", "pid", "net", "ipc", "user", "time"]) },
@@ -83,7 +83,7 @@ describe("new namespaces", () => {
     }
   });
 
-  it("sets sysctls of its own and brings up the loopback device", async () => {
+  it("sets sysctls of its own and brings up the loopback device #sysctl #loopback", async () => {
     for (const changes of [{}, { ...user, namespaces: all(["mnt", "uts", "ipc", "pid", "net", "user"]) }]) {
       const container = await place.create({
         ...changes,
@@ -101,7 +101,7 @@ describe("new namespaces", () => {
 });
 
 describe("joined namespaces", () => {
-  it("joins each kind of another container by its path", async () => {
+  it("joins each kind of another container by its path #ns-join", async () => {
     const other = await place.sleeping({ ...user, namespaces: all(everything) });
     const path = (type: string) => `/proc/${other.state().init_process_pid}/ns/${type}`;
     for (const type of everything.filter((kind) => kind !== "mnt")) {
@@ -120,7 +120,7 @@ describe("joined namespaces", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("joins all of another container, its mounts too", async () => {
+  it("joins all of another container, its mounts too #ns-join", async () => {
     const other = await place.sleeping({ ...user, namespaces: all(everything) });
     const pid = other.state().init_process_pid;
     const namespaces = everything.map((type) => ({ type, path: `/proc/${pid}/ns/${type}` }));
@@ -137,7 +137,7 @@ describe("joined namespaces", () => {
     await end(other);
   });
 
-  it("takes its own namespace by path as shared", async () => {
+  it("takes its own namespace by path as shared #ns-join", async () => {
     const container = await place.sleeping({
       namespaces: [{ type: "mnt" }, { type: "uts" }, { type: "net", path: "/proc/self/ns/net" }],
     });
@@ -145,7 +145,7 @@ describe("joined namespaces", () => {
     await end(container);
   });
 
-  it("refuses what is no namespace of that kind", async () => {
+  it("refuses what is no namespace of that kind #ns-join", async () => {
     const container = await place.create({
       namespaces: [{ type: "mnt" }, { type: "uts" }, { type: "net", path: "/proc/self/ns/ipc" }],
     });
@@ -159,7 +159,7 @@ describe("joined namespaces", () => {
 });
 
 describe("root", () => {
-  it("is the given directory, read-only where asked, and hides the host's", async () => {
+  it("is the given directory, read-only where asked, and hides the host's #pivot-root #read-only-root", async () => {
     const container = await place.create({
       readonlyfs: true,
       maskPaths: ["/proc/acpi", "/proc/timer_list"],
@@ -181,7 +181,7 @@ describe("root", () => {
     await container.destroy();
   });
 
-  it("binds directories, also id-mapped", async () => {
+  it("binds directories, also id-mapped #bind #idmap", async () => {
     const source = join(place.top, "source");
     mkdirSync(source, { recursive: true });
     writeFileSync(join(source, "file"), "content");
@@ -195,7 +195,7 @@ describe("root", () => {
     await container.destroy();
   });
 
-  it("keeps device rules in force", async () => {
+  it("keeps device rules in force #device-rules", async () => {
     const container = await place.sleeping();
     const caps = { bounding: ["CAP_MKNOD"], effective: ["CAP_MKNOD"], permitted: ["CAP_MKNOD"] };
     const text = await output(
@@ -209,7 +209,7 @@ describe("root", () => {
 });
 
 describe("an OCI bundle", () => {
-  it("runs as its config.json says", async () => {
+  it("runs as its config.json says #oci-config", async () => {
     const id = place.newId();
     const spec = {
       ociVersion: "1.3.0",
@@ -255,7 +255,7 @@ describe("an OCI bundle", () => {
 describe("namespaces of others", () => {
   const kinds = ["net", "ipc", "uts", "pid"] as const;
 
-  it("are joined by container and by pid", async () => {
+  it("are joined by container and by pid #ns-join-of", async () => {
     const first = await place.sleeping();
     const { init_process_pid: pid } = first.state();
     for (const whose of [{ container: first.id }, { pid }]) {
@@ -274,7 +274,7 @@ describe("namespaces of others", () => {
     await end(first);
   });
 
-  it("are refused of what does not run, and of a process that has ended meanwhile", async () => {
+  it("are refused of what does not run, and of a process that has ended meanwhile #ns-join-of", async () => {
     const namespaces = (whose: object) => [
       { type: "mnt" as const },
       { type: "uts" as const },
@@ -299,7 +299,7 @@ describe("namespaces of others", () => {
 });
 
 describe("a further process", () => {
-  it("goes into a cgroup below the container's own, which must be there", async () => {
+  it("goes into a cgroup below the container's own, which must be there #sub-cgroup", async () => {
     const container = await place.sleeping();
     const paths = container.state().cgroup_paths;
     mkdirSync(`${paths.pids}/inner`);

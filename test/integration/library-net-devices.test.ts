@@ -45,7 +45,7 @@ function makePair(): void {
 const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
 const plain = ["mnt", "uts", "ipc", "pid", "net"] as const;
 
-describe("network devices", () => {
+describe("network devices #net-devices", () => {
   it.each([
     ["a namespace of its own", plain, {}],
     ["a user namespace's", [...plain, "user"] as const, { uidMappings: ids, gidMappings: ids }],

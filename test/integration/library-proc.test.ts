@@ -43,7 +43,7 @@ describe("lxcfs", () => {
     rmSync(at, { recursive: true });
   });
 
-  it("shows the container's own numbers over seven files, also in a user namespace, beside read-only and masked paths", async () => {
+  it("shows the container's own numbers over seven files, also in a user namespace, beside read-only and masked paths #lxcfs #proc-rule", async () => {
     const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
     const plain = ["mnt", "uts", "ipc", "pid", "net"] as const;
     for (const types of [plain, [...plain, "user"] as const]) {
@@ -71,7 +71,7 @@ describe("lxcfs", () => {
   });
 });
 
-describe("a file over procfs", () => {
+describe("a file over procfs #proc-rule", () => {
   const allowed = [
     ...["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"],
     ...["sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"],
@@ -125,7 +125,7 @@ describe("a file over procfs", () => {
   });
 });
 
-describe("/proc itself", () => {
+describe("/proc itself #proc-rule", () => {
   it.each([
     ["a tmpfs", { source: "tmpfs", destination: "/proc", device: "tmpfs" }],
     ["a directory of the host", { source: "/tmp", destination: "/proc", device: "bind", flags: ["bind"] }],

@@ -26,7 +26,7 @@ const [major = 0, minor = 0] = readFileSync("/sys/block/vda/dev", "utf8").trim()
 const disk = { major, minor };
 
 describe("resources", () => {
-  it("are in force: burst, idle, swappiness, OOM killer, TCP memory, throttles of a disk", async () => {
+  it("are in force: burst, idle, swappiness, OOM killer, TCP memory, throttles of a disk #cpu-burst #swappiness #io-throttle #memory #cpu", async () => {
     const container = await place.sleeping(
       limited({
         cpu: { quota: 50_000, period: 100_000, burst: 20_000 },
@@ -53,7 +53,7 @@ describe("resources", () => {
     await end(idle);
   });
 
-  it("change in place, all or none", async () => {
+  it("change in place, all or none #set", async () => {
     const container = await place.sleeping(
       limited({ memory: { swappiness: 10 }, blockIO: { throttleReadBpsDevice: [{ ...disk, rate: 5000 }] } }),
     );
@@ -75,7 +75,7 @@ describe("resources", () => {
     await end(container);
   });
 
-  it("give real-time processes their share, also in a user namespace", async () => {
+  it("give real-time processes their share, also in a user namespace #cpu-realtime", async () => {
     const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
     const types = ["mnt", "pid", "uts", "ipc", "net", "user"] as const;
     const container = await place.sleeping({

@@ -24,7 +24,7 @@ const mountsWith = (...more: readonly Mount[]): { mounts: readonly Mount[] } => 
   mounts: [...(place.config("x").mounts ?? []), ...more],
 });
 
-describe("without pivot_root", () => {
+describe("without pivot_root #no-pivot", () => {
   const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
   const plain = ["mnt", "uts", "ipc", "pid", "net"] as const;
 
@@ -54,7 +54,7 @@ describe("without pivot_root", () => {
   });
 });
 
-describe("propagation of the root", () => {
+describe("propagation of the root #root-propagation", () => {
   it.each([
     ["private", /^\S+ \S+ \S+ \S+ \/ \S+ - /m],
     ["slave", /^\S+ \S+ \S+ \S+ \/ \S+ (master:\d+ )?- /m],
@@ -66,7 +66,7 @@ describe("propagation of the root", () => {
     await end(container);
   });
 
-  it("of the host's later mounts reaches an rslave bind, and none of the container's comes back", async () => {
+  it("of the host's later mounts reaches an rslave bind, and none of the container's comes back #propagation", async () => {
     const source = join(place.top, "volume");
     mkdirSync(join(source, "later"), { recursive: true });
     execFileSync("mount", ["--bind", source, source]);
@@ -85,7 +85,7 @@ describe("propagation of the root", () => {
 });
 
 describe("file systems of the root", () => {
-  it("a tmpfs may begin with what it covers", async () => {
+  it("a tmpfs may begin with what it covers #tmpcopyup #tmpfs", async () => {
     const container = await place.sleeping(
       mountsWith({ source: "tmpfs", destination: "/etc", device: "tmpfs", flags: ["tmpcopyup"], data: "mode=755" }),
     );
@@ -94,7 +94,7 @@ describe("file systems of the root", () => {
     expect(readFileSync(join(place.rootfs, "etc/passwd"), "utf8")).not.toContain("more");
   });
 
-  it("recursive attributes reach what is mounted inside a bind, plain ones do not", async () => {
+  it("recursive attributes reach what is mounted inside a bind, plain ones do not #recursive-attributes", async () => {
     const source = join(place.top, "tree");
     mkdirSync(join(source, "inner"), { recursive: true });
     execFileSync("mount", ["-t", "tmpfs", "caisson-inner", join(source, "inner")]);
@@ -118,7 +118,7 @@ describe("file systems of the root", () => {
     }
   });
 
-  it("an overlay of any number of layers is a mount like others, also as the place that the root's parts come from", async () => {
+  it("an overlay of any number of layers is a mount like others, also as the place that the root's parts come from #overlay", async () => {
     const layers = ["a", "b", "c", "upper", "work"].map((name) => join(place.top, "layers", name));
     for (const layer of layers) mkdirSync(layer, { recursive: true });
     for (const [at, name] of ["a", "b", "c"].entries()) writeFileSync(join(layers[at] ?? "", name), name);

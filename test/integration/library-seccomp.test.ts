@@ -27,7 +27,7 @@ const allowing = (...syscalls: readonly Rule[]): { seccomp: OciSeccomp } => ({
 });
 const makeDirectory = "mkdir /tmp/made; echo $?";
 
-describe("actions", () => {
+describe("actions #seccomp-actions", () => {
   it.each<[string, Rule, string]>([
     ["ERRNO with a number", { names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 122 }, "Disk quota exceeded"],
     ["ERRNO without", { names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO" }, "Operation not permitted"],
@@ -55,7 +55,7 @@ describe("actions", () => {
     await container.destroy();
   });
 
-  it("a default with a number of its own, and architectures", async () => {
+  it("a default with a number of its own, and architectures #seccomp-architectures #seccomp-actions", async () => {
     const names = [
       "execve",
       "exit_group",
@@ -106,7 +106,7 @@ describe("actions", () => {
   });
 });
 
-describe("arguments", () => {
+describe("arguments #seccomp-arguments", () => {
   // dd's bs is the third argument of read: nothing else reads exactly that much.
   const reading = (bytes: number) =>
     `dd if=/dev/zero of=/dev/null bs=${bytes} count=1 2>&1 | grep -q 'not permitted' && echo refused || echo read`;
@@ -139,7 +139,7 @@ describe("arguments", () => {
   });
 });
 
-describe("a listener", () => {
+describe("a listener #seccomp-notify", () => {
   let agent: ChildProcess;
   let path: string;
   let lines: Record<string, Record<string, unknown>>[] = [];

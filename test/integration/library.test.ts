@@ -21,7 +21,7 @@ async function end(container: Container): Promise<void> {
 }
 
 describe("life of a container", () => {
-  it("is stopped, created, running and stopped, and leaves nothing", async () => {
+  it("is stopped, created, running and stopped, and leaves nothing #states #destroy", async () => {
     const container = await place.create();
     expect(await container.status()).toBe("stopped");
     const first = shell("exit 5");
@@ -38,7 +38,7 @@ describe("life of a container", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("waits fully set up before exec(): nothing of it has run", async () => {
+  it("waits fully set up before exec(): nothing of it has run #start-run", async () => {
     const container = await place.create();
     await container.start(shell("echo ran > /dev/shm/mark; sleep 1000"));
     const { init_process_pid: pid } = container.state();
@@ -49,7 +49,7 @@ describe("life of a container", () => {
     await end(container);
   });
 
-  it("leaves no cgroup above containers that were there at the same time, whichever ends last", async () => {
+  it("leaves no cgroup above containers that were there at the same time, whichever ends last #cgroup-removal", async () => {
     const first = await place.sleeping();
     const second = await place.sleeping();
     const third = await place.sleeping();
@@ -57,14 +57,14 @@ describe("life of a container", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("destroys one that was only created", async () => {
+  it("destroys one that was only created #destroy", async () => {
     const container = await place.create();
     await container.start(shell("sleep 1000"));
     await container.destroy();
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("keeps a state.json that says what it is, in a directory of its own", async () => {
+  it("keeps a state.json that says what it is, in a directory of its own #state-json", async () => {
     const container = await place.sleeping();
     const directory = join(place.stateDir, container.id);
     expect(statSync(place.stateDir).mode & 0o777).toBe(0o700);
@@ -79,13 +79,13 @@ describe("life of a container", () => {
 });
 
 describe("errors that callers match", () => {
-  it("refuses ids", async () => {
+  it("refuses ids #create-load", async () => {
     for (const id of ["", ".", "..", "a/b", "a b", "ä"]) {
       await expect(Container.create(place.stateDir, id, place.config("x"))).rejects.toThrow("invalid container ID format");
     }
   });
 
-  it("knows what exists and what does not", async () => {
+  it("knows what exists and what does not #create-load", async () => {
     const container = await place.create();
     await expect(place.create({}, container.id)).rejects.toThrow("container with given ID already exists");
     await container.destroy();
@@ -99,7 +99,7 @@ describe("errors that callers match", () => {
     await container.destroy();
   });
 
-  it("says what a container is not", async () => {
+  it("says what a container is not #states", async () => {
     const container = await place.create();
     for (const act of [() => container.pause(), () => container.signal("TERM"), () => container.exec(shell("true"))]) {
       await expect(act()).rejects.toThrow("container not running");
@@ -111,7 +111,7 @@ describe("errors that callers match", () => {
     await end(container);
   });
 
-  it("refuses a cgroup that is in use", async () => {
+  it("refuses a cgroup that is in use #cgroup-refusals", async () => {
     const container = await place.sleeping();
     const { cgroups } = container.config();
     await expect(place.create({ ...(cgroups === undefined ? {} : { cgroups }) })).rejects.toThrow(
@@ -120,7 +120,7 @@ describe("errors that callers match", () => {
     await end(container);
   });
 
-  it("names a command that is not there", async () => {
+  it("names a command that is not there #environment", async () => {
     const container = await place.create();
     await expect(container.run(shell("", { args: ["nothere"] }))).rejects.toThrow(
       'exec: "nothere": executable file not found in $PATH',
@@ -132,7 +132,7 @@ describe("errors that callers match", () => {
 });
 
 describe("several processes that lead it", () => {
-  it("is loaded, looked at, ended and taken away by another one", async () => {
+  it("is loaded, looked at, ended and taken away by another one #state-json #create-load", async () => {
     const container = await place.sleeping();
     const steps = [{ do: "status" }, { do: "signal", signal: "KILL" }, { do: "wait" }, { do: "status" }, { do: "destroy" }];
     using actor = startActor({ stateDir: place.stateDir, id: container.id, steps });
@@ -147,7 +147,7 @@ describe("several processes that lead it", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("outlives a maker that is killed, with its further processes", async () => {
+  it("outlives a maker that is killed, with its further processes #state-json", async () => {
     const id = place.newId();
     const sleeper = { args: ["sleep", "1000"], env: ["PATH=/bin"] };
     const steps = [
@@ -169,7 +169,7 @@ describe("several processes that lead it", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("is started by one of two that try at the same time", async () => {
+  it("is started by one of two that try at the same time #two-callers", async () => {
     const container = await place.create();
     const steps = [{ do: "run", process: { args: ["sleep", "1000"], env: ["PATH=/bin"], init: true } }];
     const task = { stateDir: place.stateDir, id: container.id, steps };
@@ -215,7 +215,7 @@ describe("several processes that lead it", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("tells everybody how it ended, also who asks later", async () => {
+  it("tells everybody how it ended, also who asks later #wait", async () => {
     const container = await place.create();
     await container.run(shell("exit 3"));
     await container.wait();
@@ -226,7 +226,7 @@ describe("several processes that lead it", () => {
 });
 
 describe("control", () => {
-  it("pauses and resumes", async () => {
+  it("pauses and resumes #pause", async () => {
     const container = await place.create();
     await container.run(shell("i=0; while true; do i=$((i+1)); echo $i > /dev/shm/count; done"));
     const count = () => readFileSync(`/proc/${container.state().init_process_pid}/root/dev/shm/count`, "utf8");
@@ -245,7 +245,7 @@ describe("control", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("changes limits, all or none, and keeps what it changed", async () => {
+  it("changes limits, all or none, and keeps what it changed #set #memory #pids", async () => {
     const container = await place.sleeping();
     const limits = (limit: number, pids: number) => ({
       ...container.config(),
@@ -263,7 +263,7 @@ describe("control", () => {
     await expect(container.set(place.config(container.id))).rejects.toThrow("container does not exist");
   });
 
-  it("counts processes and what they use", async () => {
+  it("counts processes and what they use #processes #stats-memory #stats-cpu #stats-pids", async () => {
     const container = await place.sleeping();
     await container.exec(shell("sleep 1000"));
     expect(await container.processes()).toHaveLength(2);
@@ -275,7 +275,7 @@ describe("control", () => {
     await end(container);
   });
 
-  it("delivers signals to the first process", async () => {
+  it("delivers signals to the first process #signal", async () => {
     const container = await place.create();
     const process = shell("trap 'exit 9' USR1; echo ready; while true; do sleep 0.05; done", { stdout: "pipe" });
     await container.run(process);
@@ -286,7 +286,7 @@ describe("control", () => {
     await container.destroy();
   });
 
-  it("kills everybody where no PID namespace does", async () => {
+  it("kills everybody where no PID namespace does #kill-all #ns-host", async () => {
     const container = await place.create({ namespaces: [{ type: "mnt" }, { type: "uts" }] });
     await container.run(shell("sleep 1000 & sleep 2000 & wait"));
     await until(async () => (await container.processes()).length === 3);
@@ -297,7 +297,7 @@ describe("control", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
-  it("tells of kills for want of memory", async () => {
+  it("tells of kills for want of memory #oom-events #stats-oom", async () => {
     const container = await place.create({
       cgroups: {
         path: `${place.cgroup}/oom`,
@@ -314,7 +314,7 @@ describe("control", () => {
     await container.destroy();
   });
 
-  it("tells of memory pressure on cgroup v1", async () => {
+  it("tells of memory pressure on cgroup v1 #pressure-events", async () => {
     const container = await place.sleeping({
       cgroups: { path: `${place.cgroup}/pressure`, resources: { memory: { limit: 16 << 20 }, devices: allowedDevices } },
       mounts: [...(place.config("x").mounts ?? []), { destination: "/data", device: "bind", source: place.top, flags: ["bind"] }],
@@ -330,7 +330,7 @@ describe("control", () => {
 });
 
 describe("processes", () => {
-  it("reads and writes streams, one process beside the other", async () => {
+  it("reads and writes streams, one process beside the other #stdio #exec #user #environment", async () => {
     const container = await place.sleeping();
     const copy = shell("cat; echo done >&2; exit 4", { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
     await container.exec(copy);
@@ -345,14 +345,14 @@ describe("processes", () => {
     await end(container);
   });
 
-  it("shows only stdio to the process", async () => {
+  it("shows only stdio to the process #stdio #clean-start", async () => {
     const container = await place.create();
     // The fourth is the listing's own.
     expect(await initOutput(container, "ls /proc/self/fd")).toBe("0\n1\n2\n3");
     await container.destroy();
   });
 
-  it("has a terminal that can be resized", async () => {
+  it("has a terminal that can be resized #console", async () => {
     const container = await place.create();
     const process = shell("", { args: ["sh"], terminal: true, consoleSize: { rows: 30, cols: 90 } });
     await container.run(process);
@@ -369,7 +369,7 @@ describe("processes", () => {
     await container.destroy();
   });
 
-  it("gives a further process a terminal of its own", async () => {
+  it("gives a further process a terminal of its own #console #exec", async () => {
     const container = await place.sleeping();
     const process = shell("", { args: ["sh", "-c", "tty; read x; echo got $x"], terminal: true });
     await container.exec(process);
@@ -381,7 +381,7 @@ describe("processes", () => {
     await end(container);
   });
 
-  it("takes signals one by one", async () => {
+  it("takes signals one by one #signal #wait", async () => {
     const container = await place.sleeping();
     const process = shell("sleep 1000");
     await container.exec(process);

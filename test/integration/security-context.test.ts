@@ -63,7 +63,7 @@ describe("the user", () => {
 });
 
 describe("capabilities", () => {
-  it("are exactly those that are left, and none can be inherited", async () => {
+  it("are exactly those that are left, and none can be inherited #capabilities", async () => {
     const capabilities = { drop_capabilities: ["ALL"], add_capabilities: ["net_bind_service", "CAP_KILL"] };
     const sh = await shell(secured({ capabilities }));
     const set = (0x400 | 0x20).toString(16).padStart(16, "0");

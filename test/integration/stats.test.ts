@@ -30,7 +30,7 @@ const containerStats = async (id: string): Promise<Message> =>
   (await node.client.runtime("ContainerStats", { container_id: id })).stats;
 
 describe("ContainerStats", () => {
-  it("has CPU with its rate, memory against the limit, swap, pressure and the writable layer", async () => {
+  it("has CPU with its rate, memory against the limit, swap, pressure and the writable layer #stats-cpu #stats-memory #stats-pressure", async () => {
     const pod = node.podConfig("numbers");
     const podId = await node.runPod(pod);
     const resources = { memory_limit_in_bytes: 64 << 20, cpu_period: 100_000, cpu_quota: 20_000 };
@@ -98,7 +98,7 @@ describe("PodSandboxStats", () => {
     expect(await failure(podStats(podId))).toMatchObject({ code: grpcStatus.NOT_FOUND });
   });
 
-  it("counts what goes over the pod's interfaces, with and without containers, also after a daemon restart", async () => {
+  it("counts what goes over the pod's interfaces, with and without containers, also after a daemon restart #stats-network", async () => {
     node.enableNetwork("caissonst0", "10.211.57.0/24");
     await node.networkReady();
     const pod = node.podConfig("net", {

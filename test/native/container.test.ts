@@ -43,7 +43,7 @@ it("runs a program in a root of its own", async () => {
   expect(out.code).toBe(3);
 });
 
-it("masks files and directories, makes paths read-only and skips what is missing", async () => {
+it("masks files and directories, makes paths read-only and skips what is missing #masked-paths #read-only-paths", async () => {
   const out = await scratch.run(
     container(scratch, {
       args: sh(
@@ -59,7 +59,7 @@ it("masks files and directories, makes paths read-only and skips what is missing
   expect(out.stderr).toMatch(/hostname: Read-only/);
 });
 
-it("becomes the user asked for, with no capability, and finds HOME in the container", async () => {
+it("becomes the user asked for, with no capability, and finds HOME in the container #user #no-new-privileges #environment", async () => {
   const out = await scratch.run(
     container(scratch, {
       args: sh("id -u; id -g; id -G; grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; echo $HOME; readlink /proc/self/cwd; umask"),
@@ -96,7 +96,7 @@ it("keeps root's capabilities as asked and HOME as given", async () => {
   );
 });
 
-it("raises ambient capabilities for another user", async () => {
+it("raises ambient capabilities for another user #ambient", async () => {
   const out = await scratch.run(
     container(scratch, {
       args: ["/bin/grep", "Cap", "/proc/self/status"],
@@ -176,7 +176,7 @@ it("lets the host unmount a volume while a container is parked", async () => {
   expect(unmounted).toBe(true);
 });
 
-it("mounts volumes both ways where asked", async () => {
+it("mounts volumes both ways where asked #propagation", async () => {
   const volume = scratch.directory("shared");
   execFileSync("mount", ["-t", "tmpfs", "caisson-shared", volume]);
   execFileSync("mount", ["--make-shared", volume]);
@@ -244,7 +244,7 @@ it("says which program was not found and why", async () => {
   expect(await failure("/bin")).toBe("failed exec errno=13 /bin");
 });
 
-it("gives a session keyring of its own", async () => {
+it("gives a session keyring of its own #keyring", async () => {
   const out = await scratch.run(
     container(scratch, { args: ["/bin/cat", "/proc/keys"], identity: [{ op: "keyring", name: "_ses.test" }, ...user(1000)] }),
   );

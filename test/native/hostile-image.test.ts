@@ -69,7 +69,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     );
   });
 
-  it("keeps a mount through a link inside the root", async () => {
+  it("keeps a mount through a link inside the root #symlinked-targets", async () => {
     link(`${up}${decoy}`, "vol");
     link(decoy, "abs");
     link("abs/deep", "chain");
@@ -82,7 +82,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(out.stdout).toBe("volumevolumevolumedeep\nx\n");
   });
 
-  it("makes a dangling link's target inside the root", async () => {
+  it("makes a dangling link's target inside the root #symlinked-targets", async () => {
     link("/made/by/link", "dangling");
     const out = await run({
       args: sh("cat /made/by/link/file; readlink /dangling"),

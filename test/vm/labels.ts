@@ -25,7 +25,7 @@ export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
   execFileSync("apparmor_parser", ["-Kr"], { input: profile });
   await using place = new LibraryPlace();
 
-  await test("AppArmor: first and further processes run under the profile, and are refused what it denies", async () => {
+  await test("AppArmor: first and further processes run under the profile, and are refused what it denies #apparmor", async () => {
     const container = await place.sleeping({ apparmorProfile: "caisson-vm-test" });
     const { init_process_pid: pid } = container.state();
     assert.equal(readFileSync(`/proc/${pid}/attr/apparmor/current`, "utf8").trim(), "caisson-vm-test (enforce)");
@@ -39,7 +39,7 @@ export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
     await container.destroy();
   });
 
-  await test("AppArmor: the profile holds in user namespaces too", async () => {
+  await test("AppArmor: the profile holds in user namespaces too #apparmor", async () => {
     const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
     const container = await place.sleeping({
       apparmorProfile: "caisson-vm-test",
@@ -89,7 +89,7 @@ export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
     await node.removePod(podId);
   });
 
-  await test("AppArmor: a profile that is not loaded fails the start by name, and leaves nothing", async () => {
+  await test("AppArmor: a profile that is not loaded fails the start by name, and leaves nothing #apparmor", async () => {
     const container = await place.create({ apparmorProfile: "not-loaded" });
     await assert.rejects(container.run(shell("true")), /AppArmor profile not-loaded/);
     await container.destroy();

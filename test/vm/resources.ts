@@ -19,7 +19,7 @@ export async function resourceTests(test: Test): Promise<void> {
     await container.destroy();
   };
 
-  await test("library: burst, weights, throttles and unified values are in force on v2", async () => {
+  await test("library: burst, weights, throttles and unified values are in force on v2 #cpu-burst #io-weight #io-throttle #unified", async () => {
     const disk = readdirSync("/sys/block").find((name) => name.startsWith("vd"));
     const [major = 0, minor = 0] = readFileSync(`/sys/block/${disk}/dev`, "utf8").trim().split(":").map(Number);
     const container = await place.sleeping(
@@ -43,7 +43,7 @@ export async function resourceTests(test: Test): Promise<void> {
     await end(idle);
   });
 
-  await test("library: a limit that is checked before is refused below what is in use", async () => {
+  await test("library: a limit that is checked before is refused below what is in use #memory-check", async () => {
     const container = await place.sleeping(limited({ memory: { limit: 64 << 20 } }));
     const config = container.config();
     const resources = { memory: { limit: 4096, checkBeforeUpdate: true } };

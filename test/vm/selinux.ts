@@ -36,7 +36,7 @@ const end = async (container: Container): Promise<void> => {
   await container.destroy();
 };
 
-await test("SELinux: first and further processes have the label, file systems that are mounted the mount label", async () => {
+await test("SELinux: first and further processes have the label, file systems that are mounted the mount label #selinux", async () => {
   const container = await place.sleeping({ selinuxLabel: label, mountLabel });
   const { init_process_pid: pid } = container.state();
   assert.equal(labelOf(pid), label);
@@ -49,7 +49,7 @@ await test("SELinux: first and further processes have the label, file systems th
   await end(container);
 });
 
-await test("SELinux: the label holds with no_new_privs and in a user namespace", async () => {
+await test("SELinux: the label holds with no_new_privs and in a user namespace #selinux", async () => {
   const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
   const types = ["mnt", "uts", "ipc", "pid", "net", "user"] as const;
   const container = await place.sleeping({

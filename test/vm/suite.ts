@@ -29,7 +29,7 @@ const node = await CriNode.start();
 const cgroupOf = (podName: string, id: string): string => `/sys/fs/cgroup${node.cgroupParent}/pod-${podName}/${id}`;
 const fileIn = (directory: string, file: string): string => readFileSync(join(directory, file), "utf8").trim();
 
-await test("a container has the limits that were asked for, in a cgroup namespace of its own", async () => {
+await test("a container has the limits that were asked for, in a cgroup namespace of its own #memory #cpu #pids #cgroup-mount", async () => {
   const pod = node.podConfig("limits");
   const podId = await node.runPod(pod);
   const resources = {
@@ -54,7 +54,7 @@ await test("a container has the limits that were asked for, in a cgroup namespac
   await node.removePod(podId);
 });
 
-await test("statistics have pressure, I/O and the pod's own numbers", async () => {
+await test("statistics have pressure, I/O and the pod's own numbers #stats-pressure #stats-cpu #stats-memory #stats-pids #stats-oom", async () => {
   const pod = node.podConfig("numbers");
   const podId = await node.runPod(pod);
   const resources = { memory_limit_in_bytes: 64 << 20, cpu_period: 100_000, cpu_quota: 20_000, cpu_shares: 512 };
@@ -81,7 +81,7 @@ await test("statistics have pressure, I/O and the pod's own numbers", async () =
   await node.removePod(podId);
 });
 
-await test("a memory limit below what is in use is refused, and kills nothing", async () => {
+await test("a memory limit below what is in use is refused, and kills nothing #set #memory", async () => {
   const pod = node.podConfig("resize");
   const podId = await node.runPod(pod);
   const resources = { memory_limit_in_bytes: 96 << 20, cpu_period: 100_000, cpu_quota: 50_000 };
@@ -115,7 +115,7 @@ await test("a memory limit below what is in use is refused, and kills nothing", 
   await node.removePod(podId);
 });
 
-await test("devices are allowed and denied by the program of the cgroup", async () => {
+await test("devices are allowed and denied by the program of the cgroup #device-rules", async () => {
   const pod = node.podConfig("devices");
   const podId = await node.runPod(pod);
   const id = await node.run(podId, pod, node.containerConfig("main", forever));
@@ -126,7 +126,7 @@ await test("devices are allowed and denied by the program of the cgroup", async 
   await node.removePod(podId);
 });
 
-await test("OOM is seen through memory.events", async () => {
+await test("OOM is seen through memory.events #stats-oom", async () => {
   const pod = node.podConfig("oom");
   const podId = await node.runPod(pod);
   const config = node.containerConfig("hog", ["/bin/sh", "-c", "exec tail /dev/zero"], {
@@ -139,7 +139,7 @@ await test("OOM is seen through memory.events", async () => {
   await node.removePod(podId);
 });
 
-await test("exec works in a container that moved its processes into cgroups of its own", async () => {
+await test("exec works in a container that moved its processes into cgroups of its own #delegation #exec", async () => {
   const pod = node.podConfig("nested", { linux: { security_context: { privileged: true } } });
   const podId = await node.runPod(pod);
   const script =
@@ -193,7 +193,7 @@ await test("containers outlive a killed daemon, and nothing is lost", async () =
   await node.removePod(podId);
 });
 
-await test("oom scores below zero and raised limits are given, as the machine has the capability", async () => {
+await test("oom scores below zero and raised limits are given, as the machine has the capability #oom-score", async () => {
   const { status } = await node.client.runtime("Status", {});
   assert.ok(status.conditions.some((c: { type: string; status: boolean }) => c.type === "RuntimeReady" && c.status));
   const pod = node.podConfig("scores");

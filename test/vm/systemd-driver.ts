@@ -125,7 +125,7 @@ const main = podConfig("main1_2");
 let mainPod = "";
 let id = "";
 let path = "";
-await test("a container is a delegated scope in the pod's slice, with its limits", async () => {
+await test("a container is a delegated scope in the pod's slice, with its limits #systemd", async () => {
   mainPod = await runPod(main);
   id = await run(mainPod, main, forever, {
     memory_limit_in_bytes: 64 << 20,
@@ -167,7 +167,7 @@ await test("a container is a delegated scope in the pod's slice, with its limits
   }
 });
 
-await test("init and exec are in the scope, in every hierarchy", async () => {
+await test("init and exec are in the scope, in every hierarchy #systemd", async () => {
   const placesOf = (pid: number | string): string[] =>
     readFileSync(`/proc/${pid}/cgroup`, "utf8")
       .trim()
@@ -192,7 +192,7 @@ await test("init and exec are in the scope, in every hierarchy", async () => {
   if (onV2) assert.equal(stdout, "0::/\n");
 });
 
-await test("devices are guarded, also after systemd has read its configuration again", async () => {
+await test("devices are guarded, also after systemd has read its configuration again #systemd #device-rules", async () => {
   assert.equal((await exec(id, ...noKmsg)).stdout.trim(), "4");
   systemctl("daemon-reload");
   await sleep(500);
@@ -202,7 +202,7 @@ await test("devices are guarded, also after systemd has read its configuration a
   else assert.ok(!file("devices", path, "devices.list").includes("a *:* rwm"));
 });
 
-await test("an update reaches the unit and the files; a refused one changes nothing, and one that is taken back leaves nothing", async () => {
+await test("an update reaches the unit and the files; a refused one changes nothing, and one that is taken back leaves nothing #systemd #set", async () => {
   const cgroups = new SystemdCgroups((await Cgroups.find()).hierarchies, new Systemd());
   const update = async (resources: OciResources): Promise<void> => {
     await cgroups.change(path, resources);
@@ -260,7 +260,7 @@ await test("a daemon that starts again finds its scopes, and refuses another dri
   assert.equal((await exec(id, "/bin/true")).exitCode, 0);
 });
 
-await test("stop and remove leave neither unit nor cgroup", async () => {
+await test("stop and remove leave neither unit nor cgroup #systemd #cgroup-removal", async () => {
   await client.runtime("StopContainer", { container_id: id, timeout: 20 });
   assert.equal((await statusOf(id)).exit_code, 7);
   await client.runtime("RemoveContainer", { container_id: id });
