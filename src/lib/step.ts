@@ -4,12 +4,14 @@
  *     CAISSON_FAULT=kill:before:pod.network-attach      SIGKILL to itself
  *     CAISSON_FAULT=throw:after:container.shim-create   an internal error
  *     CAISSON_FAULT=pause=5000:before:exec.shim-exec    waits 5 s, so that something else can be killed meanwhile
- *     CAISSON_FAULT_TRACE=FILE                          appends each step's name as it is reached
+ *     CAISSON_FAULT_FILE=FILE                           one of these texts, read at each step: a running daemon is armed, disarmed and
+ *                                                       let out of a pause by writing the file or removing it
+ *     CAISSON_FAULT_TRACE=FILE                          appends each step's name as it is reached, and the fault when it strikes
  *     CAISSON_STEP_TIMES=FILE                           appends each step's name and its milliseconds when it has ended
  *
  * Without them a step is a plain call. `allSteps` is the whole list, so that a test can arm each and fail if one was never reached.
  */
-import { appendFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RuntimeError } from "./errors.ts";
 
@@ -97,6 +99,7 @@ export function parseFault(text: string | undefined): Fault | undefined {
 
 let armed = parseFault(process.env.CAISSON_FAULT);
 let struck: () => void = () => {};
+const faultFile = process.env.CAISSON_FAULT_FILE;
 const traceFile = process.env.CAISSON_FAULT_TRACE;
 const timesFile = process.env.CAISSON_STEP_TIMES;
 
@@ -107,6 +110,14 @@ export async function armFault(fault: Fault | undefined): Promise<void> {
   await new Promise<void>((resolve) => {
     struck = resolve;
   });
+}
+
+function faultText(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return undefined;
+  }
 }
 
 /** Runs one step. Without a fault, `work` is called before this returns: what it does synchronously is done in the caller's tick. */
@@ -125,6 +136,7 @@ async function timed<T>(name: StepName, work: () => T | Promise<T>, file: string
 }
 
 async function run<T>(name: StepName, work: () => T | Promise<T>): Promise<T> {
+  if (faultFile !== undefined) armed = parseFault(faultText(faultFile));
   if (armed?.step !== name) return await work();
   if (armed.when === "before") await strike(armed);
   const result = await work();
@@ -132,8 +144,19 @@ async function run<T>(name: StepName, work: () => T | Promise<T>): Promise<T> {
   return result;
 }
 
+const pollMs = 5;
+
+/** As long as the fault says, or until its file says something else. */
+async function pause(fault: Fault): Promise<void> {
+  if (faultFile === undefined) return await sleep(fault.pauseMs);
+  const text = faultText(faultFile);
+  const until = performance.now() + fault.pauseMs;
+  while (performance.now() < until && faultText(faultFile) === text) await sleep(pollMs);
+}
+
 async function strike(fault: Fault): Promise<void> {
   struck();
+  if (traceFile !== undefined) appendFileSync(traceFile, `${fault.action}:${fault.when}:${fault.step}\n`);
   switch (fault.action) {
     case "kill":
       process.kill(process.pid, "SIGKILL");
@@ -141,6 +164,6 @@ async function strike(fault: Fault): Promise<void> {
     case "throw":
       throw new RuntimeError("internal", `fault injected ${fault.when} ${fault.step}`, { step: fault.step });
     case "pause":
-      await sleep(fault.pauseMs);
+      await pause(fault);
   }
 }

@@ -63,13 +63,12 @@ describe.each(allSteps)("kill -9 of the daemon at %s", (name) => {
       "/tmp/caissonf0-ipam/caissonf0",
     ];
     const before = takeInventory({ directories });
-    await node.daemon.stop();
-    await node.daemon.launch({ CAISSON_FAULT: `kill:${when}:${name}` });
-    await untilNetworkReady();
+    node.daemon.arm(`kill:${when}:${name}`);
     const run = newRun(node, `${name.replaceAll(".", "-")}-${when}`.slice(0, 60), pullReference);
     const died = await goOn(run, 0);
     await new Promise((resolve) => setTimeout(resolve, 30));
     expect(node.daemon.running, `step ${name} was never reached`).toBe(false);
+    node.daemon.arm("");
     await node.daemon.launch();
     await untilNetworkReady();
     await checkTruth(run);

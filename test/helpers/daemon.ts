@@ -8,6 +8,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
@@ -41,6 +42,7 @@ export class Daemon implements AsyncDisposable {
   readonly hostsDir: string;
   readonly logFile: string;
   readonly client: CriClient;
+  readonly #faultFile: string;
   #child: ChildProcess | undefined;
   #options: DaemonOptions;
 
@@ -52,6 +54,7 @@ export class Daemon implements AsyncDisposable {
     this.cniConf = join(base, "cni");
     this.hostsDir = join(base, "hosts.d");
     this.logFile = join(base, "caissond.log");
+    this.#faultFile = join(base, "fault");
     this.client = new CriClient(`unix://${this.socket}`);
     this.#options = options;
   }
@@ -69,6 +72,12 @@ export class Daemon implements AsyncDisposable {
     const pid = this.#child?.pid;
     if (pid === undefined) throw new Error("the daemon is not running");
     return pid;
+  }
+
+  /** Read by the daemon at each of its steps (src/lib/step.ts): arms a fault in it as it runs, or in the next one; "" for none. */
+  arm(fault: string): void {
+    writeFileSync(`${this.#faultFile}.new`, fault);
+    renameSync(`${this.#faultFile}.new`, this.#faultFile);
   }
 
   get running(): boolean {
@@ -96,7 +105,7 @@ export class Daemon implements AsyncDisposable {
       [...args, "--log-level", this.#options.logLevel ?? "debug"],
       {
         stdio: ["ignore", log, log],
-        env: { ...process.env, ...this.#options.env, ...env },
+        env: { ...process.env, CAISSON_FAULT_FILE: this.#faultFile, ...this.#options.env, ...env },
       },
     );
     closeSync(log);

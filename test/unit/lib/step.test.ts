@@ -1,5 +1,6 @@
-import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
@@ -62,6 +63,26 @@ describe("a step", () => {
     const env = { ...process.env, CAISSON_FAULT_TRACE: trace };
     expect(execFileSync(process.execPath, ["--input-type=module", "-e", program], { env, encoding: "utf8" })).toBe("done\n");
     expect(readFileSync(trace, "utf8")).toBe("pod.forget\n");
+    rmSync(dir, { recursive: true });
+  });
+
+  it("heeds a file that says what is armed now, and is let out of its pause when the file says something else", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "caisson-step-"));
+    const [file, trace] = [join(dir, "fault"), join(dir, "trace")];
+    const env = { ...process.env, CAISSON_FAULT_FILE: file, CAISSON_FAULT_TRACE: trace };
+    const twice = `${program} console.log(await step("pod.forget", () => "again"));`;
+    writeFileSync(file, "pause=60000:after:pod.forget");
+    const child = spawn(process.execPath, ["--input-type=module", "-e", twice], { env, stdio: ["ignore", "pipe", "inherit"] });
+    let said = "";
+    child.stdout.on("data", (chunk) => {
+      said += chunk;
+    });
+    const paused = () => existsSync(trace) && readFileSync(trace, "utf8").includes("pause:after:pod.forget");
+    await expect.poll(paused, { timeout: 15_000 }).toBe(true);
+    expect(said).toBe("");
+    writeFileSync(file, "kill:before:pod.forget");
+    const [, signal] = await once(child, "close");
+    expect([said, signal]).toEqual(["done\n", "SIGKILL"]);
     rmSync(dir, { recursive: true });
   });
 
