@@ -94,6 +94,12 @@ static int reopen(struct walk *w, size_t length)
 	return 0;
 }
 
+/* Links of procfs to what a process has open, whose text would be taken for a path in the root: the kernel's own links are relative. */
+static int is_magic_link(int link, const char *target, size_t length)
+{
+	return k_fs_magic(link) == K_PROC_MAGIC && (target[0] == '/' || memchr(target, ':', length));
+}
+
 static int follow(struct walk *w, int link)
 {
 	char target[PATH_MAX];
@@ -102,7 +108,7 @@ static int follow(struct walk *w, int link)
 		return -errno;
 	if (length == 0 || (size_t)length == sizeof target)
 		return -ENAMETOOLONG;
-	if (++w->links > MAX_LINKS)
+	if (++w->links > MAX_LINKS || is_magic_link(link, target, (size_t)length))
 		return -ELOOP;
 	int error = target[0] == '/' ? reopen(w, 0) : 0;
 	return error < 0 ? error : prepend(w, target, (size_t)length);

@@ -218,7 +218,8 @@ async function devicesOf(oci: OciSpec, inUserNamespace: boolean) {
 
 function cgroupMountOf(tools: PodTools, spec: ContainerSpec, cgroupsPath: string): CgroupMountSource {
   const { mounts, unifiedRoot } = tools.cgroups.use(cgroupsPath);
-  if (tools.cgroups.hierarchies.version !== "v2") return { kind: "hierarchies", ...mounts };
+  if (tools.cgroups.hierarchies.version !== "v2")
+    return { kind: "hierarchies", shared: spec.cgroupNamespace !== "private", ...mounts };
   return spec.cgroupNamespace === "private" ? { kind: "fresh" } : { kind: "tree", hostPath: unifiedRoot };
 }
 

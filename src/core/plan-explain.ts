@@ -76,7 +76,11 @@ async function makePlan(id: string, oci: OciSpec): Promise<ContainerPlan> {
     cgroupNamespace,
     cgroupBarrier: cgroups.needsProcess(cgroupsPath),
     cgroupTasks: use.taskFiles,
-    cgroupMount: onV2 ? (cgroupNamespace === "private" ? { kind: "fresh" } : fromHost) : { kind: "hierarchies", ...use.mounts },
+    cgroupMount: onV2
+      ? cgroupNamespace === "private"
+        ? { kind: "fresh" }
+        : fromHost
+      : { kind: "hierarchies", shared: cgroupNamespace !== "private", ...use.mounts },
     hookState: hookStateOfSpec(id, "", oci),
     settings: processSettings(oci.process, own, pod.user !== null, filter),
     attachPath: `/run/caisson/containers/${id}/rootfs`,

@@ -32,7 +32,7 @@ describe("the log format", () => {
     expect(records.map((record) => `${record.tags} ${record.content}`)).toEqual(["F ", "F x", "F "]);
   });
 
-  clause("a long line is split into pieces tagged P, the last one F, of 16 KiB at most", async () => {
+  clause("a long line is split into pieces tagged P, the last one F, of 16 KiB at most (class-log-line)", async () => {
     const length = 50_000;
     const { log_path } = await ran(`head -c ${length} /dev/zero | tr '\\0' x; echo; echo next`);
     const records = readLog(log_path);

@@ -108,7 +108,7 @@ describe("every RPC", () => {
     expect(reply.toString()).toContain("0.1.0");
   });
 
-  clause("a message may be larger than gRPC's own default of 4 MiB, up to 16 MiB", async () => {
+  clause("a message may be larger than gRPC's own default of 4 MiB, up to 16 MiB (class-message-size)", async () => {
     const size = 12 << 20;
     const varint = [(size & 127) | 128, ((size >> 7) & 127) | 128, ((size >> 14) & 127) | 128, size >> 21];
     const request = Buffer.concat([Buffer.from([0xc2, 0x0c, ...varint]), Buffer.alloc(size)]);

@@ -1,9 +1,10 @@
 /** `caisson run`, `create`, `exec` and the rest on real containers from bundles, as callers of OCI runtimes use them. */
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Container } from "../../src/core/library/public.ts";
+import { compileFixture } from "../helpers/compile.ts";
 import { ContainerCli, command, ended } from "../helpers/container-cli.ts";
 import { until } from "../helpers/library-place.ts";
 
@@ -277,6 +278,20 @@ describe("exec", () => {
     await cli.run("delete", "-f", id);
   });
 
+  it("takes ids as numbers, gives nothing inheritable, and no hold on the caller's terminal (CVE-2026-30892, CVE-2022-29162, class-terminal-injection)", async () => {
+    const { id } = await running();
+    expect((await cli.run("exec", "-u", "1", id, "id", "-u")).out).toBe("1\n");
+    for (const user of ["1:", ":1", "4294967295", "0x1"])
+      expect((await cli.run("exec", "-u", user, id, "id", "-u")).out, user).toBe("");
+    expect((await cli.run("exec", "--user=-1", id, "id", "-u")).out).toBe("");
+    const { out } = await cli.run("exec", "--cap", "CAP_NET_RAW", id, "grep", "-E", "Cap(Inh|Amb|Eff)", "/proc/self/status");
+    expect(out).toMatch(/CapInh:\t0{16}\nCapEff:\t0+2000\nCapAmb:\t0{16}/);
+    copyFileSync(compileFixture("attacker"), join(cli.place.rootfs, "bin/attacker"));
+    const child = spawn("python3", [terminal, "run", command, "--root", cli.root, "exec", id, "attacker", "session"]);
+    expect((await ended(child)).out.replaceAll("\r", "")).toBe("isatty 1\ntiocsti 1\nleader 1\n");
+    await cli.run("delete", "-f", id);
+  });
+
   it("gives a terminal that is the caller's", async () => {
     const { id } = await running();
     const child = spawn("python3", [
@@ -344,7 +359,7 @@ describe("what containers are and use", () => {
     await cli.run("delete", id);
   });
 
-  it("writes a config.json to begin with, which runs", async () => {
+  it("writes a config.json to begin with, which runs (CVE-2015-3630)", async () => {
     const { id, bundle } = cli.bundle([]);
     expect((await cli.run("spec", "-b", bundle)).err).toContain("File config.json exists. Remove it first");
     const fresh = join(cli.place.top, "fresh");
@@ -356,6 +371,17 @@ describe("what containers are and use", () => {
     spec.linux.cgroupsPath = `${cli.place.cgroup}/${id}`;
     writeFileSync(join(fresh, "config.json"), JSON.stringify(spec));
     expect((await cli.run("run", "-b", fresh, id)).out).toBe("caisson\nread-only\n");
+    // CVE-2015-3630: what tells of the host, or changes it, is covered without anybody asking.
+    expect(spec.linux.maskedPaths).toEqual(
+      expect.arrayContaining(["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]),
+    );
+    expect(spec.linux.readonlyPaths.toSorted()).toEqual([
+      "/proc/bus",
+      "/proc/fs",
+      "/proc/irq",
+      "/proc/sys",
+      "/proc/sysrq-trigger",
+    ]);
   });
 
   it("prints what would be done for a bundle, and was done for a container, and does nothing of it #plan", async () => {

@@ -147,7 +147,7 @@ describe("lies", () => {
     registry.addManifest("test/odd", "1", sha256(data), { type: manifestType, data });
     await refused(node.pull(`${registry.host}/test/odd:1`), "invalid_argument", /twice/);
   });
-  it("reads no more than 4 MiB of a manifest, and no more of a config than it should have", async () => {
+  it("reads no more than 4 MiB of a manifest, and no more of a config than it should have (class-registry-bodies)", async () => {
     const data = Buffer.from(JSON.stringify({ schemaVersion: 2, junk: "x".repeat(5 << 20) }));
     registry.addManifest("test/odd", "1", sha256(data), { type: manifestType, data });
     await refused(node.pull(`${registry.host}/test/odd:1`), "data_loss", /larger than 4194304/);
@@ -261,7 +261,7 @@ describe("trouble on the way", () => {
     registry.interfere = ({ url }) => url.includes(part);
     await refused(node.pull(reference), "unknown", /^RegistryUnavailable: .*stopped sending/);
   });
-  it("ends a pull whose layer stops coming, and removes what was there", async () => {
+  it("ends a pull whose layer stops coming, and removes what was there (class-pull-stall)", async () => {
     registry.interfere = ({ url }, response) => {
       if (!isBlob(url, bigLayer())) return false;
       response.writeHead(200).write(Buffer.alloc(1000));
@@ -447,7 +447,7 @@ describe("credentials", () => {
     await pullAs({ username: "user", password: "pass" });
     expect(registry.requests(/POST \/token/)).toHaveLength(2);
   });
-  it("limits the size of a token", async () => {
+  it("limits the size of a token (class-registry-bodies)", async () => {
     registry.interfere = ({ url }, response) => {
       if (url.startsWith("/token")) response.end(JSON.stringify({ token: "x".repeat(2 << 20) }));
       else response.writeHead(401, { "www-authenticate": `Bearer realm="${registry.url}/token"` }).end();

@@ -78,7 +78,7 @@ describe.each([
     expect(row(files().limits ?? "", "Max open files")[1]).toBe(row(limits, "Max open files")[1]);
     expect(row(files().limits ?? "", "Max core file size")).toEqual(row(limits, "Max core file size"));
   });
-  it("has only its standard descriptors #clean-start", () => {
+  it("has only its standard descriptors (class-descriptor-audit) #clean-start", () => {
     const rows = (files().fd ?? "").split("\n").toSorted();
     expect(rows.map((row) => row.split(" ")[0])).toEqual(["0", "1", "2"]);
     expect(rows[0]).toBe("0 /dev/null");

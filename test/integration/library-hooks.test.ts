@@ -52,9 +52,11 @@ function recording(): Partial<Config> {
 const recorded = (name: Name, what: string): string => readFileSync(join(log, `${name}.${what}`), "utf8").trim();
 
 describe("hooks", () => {
-  it("run in their order and namespaces, with the state on stdin and their own environment alone #hooks", async () => {
+  it("run in their order and namespaces, with the state on stdin and their own environment alone (CVE-2025-23266, class-runtime-environment) #hooks", async () => {
     const container = await place.create(recording());
-    const first = shell("exec sleep 1000", { env: ["PATH=/bin", "LD_PRELOAD=/evil.so"] });
+    const first = shell("exec sleep 1000", {
+      env: ["PATH=/bin", "LD_PRELOAD=/evil.so", "GCONV_PATH=/evil", "NODE_OPTIONS=--require=/evil.js"],
+    });
     await container.start(first);
     expect(lines(join(log, "order"))).toEqual(["prestart", "createRuntime", "createContainer"]);
     const own = readlinkSync("/proc/self/ns/mnt");
@@ -167,7 +169,7 @@ describe("a failing hook #hook-failures", () => {
     expect(lines(mark)).toEqual(["ran"]);
   });
 
-  it("is one that takes too long, with all that it started", async () => {
+  it("is one that takes too long, with all that it started (class-hook-time)", async () => {
     for (const name of ["createRuntime", "createContainer", "startContainer"] as const) {
       const container = await place.create({ hooks: { [name]: [script("sleep 1000 & sleep 1000", { timeout: 0.2 })] } });
       await expect(container.run(shell("true"))).rejects.toThrow(/ran past/);

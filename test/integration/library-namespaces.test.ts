@@ -145,7 +145,7 @@ describe("joined namespaces", () => {
     await end(container);
   });
 
-  it("refuses what is no namespace of that kind #ns-join", async () => {
+  it("refuses what is no namespace of that kind (class-namespace-files) #ns-join", async () => {
     const container = await place.create({
       namespaces: [{ type: "mnt" }, { type: "uts" }, { type: "net", path: "/proc/self/ns/ipc" }],
     });
@@ -274,7 +274,7 @@ describe("namespaces of others", () => {
     await end(first);
   });
 
-  it("are refused of what does not run, and of a process that has ended meanwhile #ns-join-of", async () => {
+  it("are refused of what does not run, and of a process that has ended meanwhile (class-recycled-pid) #ns-join-of", async () => {
     const namespaces = (whose: object) => [
       { type: "mnt" as const },
       { type: "uts" as const },

@@ -130,7 +130,7 @@ describe("/proc itself #proc-rule", () => {
     ["a tmpfs", { source: "tmpfs", destination: "/proc", device: "tmpfs" }],
     ["a directory of the host", { source: "/tmp", destination: "/proc", device: "bind", flags: ["bind"] }],
     ["a directory inside", { source: "/tmp", destination: "/proc/sys/kernel", device: "bind", flags: ["bind"] }],
-  ] as const)("cannot be %s", async (_, mount) => {
+  ] as const)("cannot be %s (CVE-2015-3631, CVE-2019-16884)", async (_, mount) => {
     const container = await place.create(mountsWith(mount));
     await expect(container.run(shell("true"))).rejects.toThrow(/not of type proc|inside \/proc/);
     await container.destroy();
@@ -144,7 +144,7 @@ describe("/proc itself #proc-rule", () => {
     await container.destroy();
   });
 
-  it("is no link of the image, and neither is /sys (CVE-2019-19921, CVE-2023-28642)", async () => {
+  it("is no link of the image, and neither is /sys (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642)", async () => {
     for (const name of ["proc", "sys"]) {
       const path = join(place.rootfs, name);
       renameSync(path, `${path}.away`);

@@ -55,7 +55,7 @@ describe("actions #seccomp-actions", () => {
     await container.destroy();
   });
 
-  it("a default with a number of its own, and architectures #seccomp-architectures #seccomp-actions", async () => {
+  it("a default with a number of its own, and architectures (class-foreign-architecture) #seccomp-architectures #seccomp-actions", async () => {
     const names = [
       "execve",
       "exit_group",

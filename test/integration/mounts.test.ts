@@ -73,7 +73,7 @@ it("makes a missing source as a directory", async () => {
   expect(await sh(id, "ls -d /m")).toBe("/m");
 });
 
-it("keeps targets inside the root, whatever links the image has", async () => {
+it("keeps targets inside the root, whatever links the image has (CVE-2021-30465, CVE-2015-1335)", async () => {
   const image = await node.addImage("test/links", {
     layers: [
       {
@@ -103,7 +103,7 @@ it("keeps targets inside the root, whatever links the image has", async () => {
   expect(refused.details).toMatch(/loop/);
 });
 
-it("refuses a proc or sys that the image made a link", async () => {
+it("refuses a proc or sys that the image made a link (CVE-2019-19921, CVE-2023-28642)", async () => {
   for (const name of ["proc", "sys"]) {
     const image = await node.addImage(`test/link-${name}`, { layers: [{ content: [{ name, type: "2", link: "/tmp" }] }] });
     const refused = await failure(node.create(podId, pod, config([], false, { image: { image } })));
@@ -112,7 +112,7 @@ it("refuses a proc or sys that the image made a link", async () => {
   }
 });
 
-it("follows a dev that the image made a link inside the root only", async () => {
+it("follows a dev that the image made a link inside the root only (CVE-2026-41579, CVE-2026-47766)", async () => {
   const link = `../../..${area}/decoy`;
   mkdirSync(join(area, "decoy"));
   const image = await node.addImage("test/link-dev", { layers: [{ content: [{ name: "dev", type: "2", link }] }] });

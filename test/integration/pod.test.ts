@@ -249,7 +249,7 @@ describe("a container", () => {
     expect(exit).toMatchObject({ exitCode: 137, signal: 9, oomKilled: true });
   });
 
-  it("cannot be created when a limit is refused, and leaves no cgroup", async () => {
+  it("cannot be created when a limit is refused, and leaves no cgroup (class-cgroup-leak)", async () => {
     const { pod, spec } = await node.pod();
     const cgroupsPath = `/caisson-${node.instance}/pods/refused`;
     const linux = { cgroupsPath, resources: { cpu: { cpus: "4095" } } };

@@ -42,7 +42,7 @@ it("shows the containers to each other, with a reaper as process 1", async () =>
   await node.removePod(podId);
 });
 
-it("reaps orphans", async () => {
+it("reaps orphans (class-zombies)", async () => {
   const pod = podConfig("orphans");
   const podId = await node.runPod(pod);
   const a = await node.run(
@@ -56,7 +56,7 @@ it("reaps orphans", async () => {
   await node.removePod(podId);
 });
 
-it("gives a sibling with CAP_SYS_PTRACE nothing of a parked init or an exec", async () => {
+it("gives a sibling with CAP_SYS_PTRACE nothing of a parked init or an exec (CVE-2016-9962)", async () => {
   const pod = podConfig("hostile");
   const podId = await node.runPod(pod);
   const program = compileFixture("sibling");

@@ -159,7 +159,7 @@ describe("a pod's shim", () => {
     );
   });
 
-  it("bounds the output of both streams together and reads on", async () => {
+  it("bounds the output of both streams together and reads on (CVE-2022-1708, class-exec-output)", async () => {
     const pid = await pod.run("c1", "sleep", "100");
     const script = "dd if=/dev/zero bs=1000 count=3000 2>/dev/null; dd if=/dev/zero bs=1000 count=3000 >&2 2>/dev/null; exit 5";
     const { stdout, stderr, ending, truncated } = await pod.exec("c1", pid, ["sh", "-c", script], { maxOutputBytes: 100_000 });
@@ -168,7 +168,7 @@ describe("a pod's shim", () => {
     expect(ending.exitCode).toBe(5);
   });
 
-  it("kills the whole session of an exec that takes too long", async () => {
+  it("kills the whole session of an exec that takes too long (class-exec-time)", async () => {
     const pid = await pod.run("c1", "sleep", "100");
     const { ending, stdout } = await pod.exec("c1", pid, ["sh", "-c", "echo begin; sleep 4712 & sleep 4712"], { timeoutMs: 300 });
     expect(ending).toMatchObject({ timedOut: true, signal: 9, exitCode: 137 });
@@ -315,7 +315,7 @@ describe("a pod's shim", () => {
     closeSync(readEnd);
   });
 
-  it("has the same descriptors after a hundred execs and ten containers", async () => {
+  it("has the same descriptors after a hundred execs and ten containers (class-watches)", async () => {
     const pid = await pod.run("c0", "sleep", "100");
     await pod.exec("c0", pid, ["true"]);
     const shimBefore = shimDescriptors();

@@ -111,7 +111,7 @@ it("raises ambient capabilities for another user #ambient", async () => {
   expect(out.stdout.match(/0000000000000400/g)).toHaveLength(5);
 });
 
-it("leaves a container nothing of the runtime: descriptors, signals, scheduling, directories", async () => {
+it("leaves a container nothing of the runtime: descriptors, signals, scheduling, directories (class-descriptor-audit)", async () => {
   const out = await scratch.run(
     container(scratch, {
       args: sh(
@@ -128,7 +128,7 @@ it("leaves a container nothing of the runtime: descriptors, signals, scheduling,
   expect(out.stdout).toMatch(/\n\/\n50000\n555\n$/);
 });
 
-it("waits parked, holding stdio and two descriptors only, and cannot be looked into", async () => {
+it("waits parked, holding stdio and two descriptors only, and cannot be looked into (CVE-2016-9962)", async () => {
   let fds: string[] = [];
   let facts = "";
   const out = await scratch.run(container(scratch, { args: ["/bin/true"], park: true, identity: user(1000) }), {
@@ -220,7 +220,7 @@ it("gives a terminal of the container's own devpts as controlling terminal", asy
   expect(out.stdout.replaceAll("\r", "")).toMatch(/^\/dev\/pts\/0\n1000:88\n88:0\nhi\n/);
 });
 
-it("replaces an absent stdin by the container's null device", async () => {
+it("replaces an absent stdin by the container's null device (class-null-owner)", async () => {
   const out = await scratch.run(
     container(scratch, {
       args: sh("readlink /proc/self/fd/0; wc -c"),
@@ -244,7 +244,7 @@ it("says which program was not found and why", async () => {
   expect(await failure("/bin")).toBe("failed exec errno=13 /bin");
 });
 
-it("gives a session keyring of its own #keyring", async () => {
+it("gives a session keyring of its own (class-keyring) #keyring", async () => {
   const out = await scratch.run(
     container(scratch, { args: ["/bin/cat", "/proc/keys"], identity: [{ op: "keyring", name: "_ses.test" }, ...user(1000)] }),
   );
@@ -293,7 +293,7 @@ it("sets limits, names, sysctls and the loopback interface in its namespaces onl
   expect(out.stdout).toBe("33\ninside\n1\n1\n0x9\nexample\n");
 });
 
-it("refuses a sysctl that leads out of its tree", async () => {
+it("refuses a sysctl that leads out of its tree (class-procfs-paths)", async () => {
   for (const key of ["../x", "kernel/../../x", "", "/kernel/hostname", "kernel//hostname"]) {
     const out = await scratch.run([{ cloneKinds: 0, plan: [{ op: "sysctl", key, value: "1" }] }]);
     expect(out.events.at(-1)).toBe("refused op=0 errno=74 not a sysctl key");
@@ -339,7 +339,7 @@ it("waits at barriers until it may go on", async () => {
   expect(out.events).toEqual(["barrier 7", "barrier 9", expect.stringMatching(/^runs/), "exit 0"]);
 });
 
-it("puts itself into a cgroup, and refuses a file that is not a cgroup's", async () => {
+it("puts itself into a cgroup, and refuses a file that is not a cgroup's (class-cgroup-path) #cgroupfs", async () => {
   const hierarchy = "/sys/fs/cgroup/pids/caisson-native-test";
   execFileSync("mkdir", ["-p", hierarchy]);
   const before: Op[] = [{ op: "cgroup-attach", path: `${hierarchy}/tasks` }];

@@ -1,6 +1,6 @@
 /** Images and volumes that try to lead the set-up of a container out of its root: the static cases, with and without openat2. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { existsSync, globSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Op } from "../../src/core/plan.ts";
@@ -50,26 +50,29 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
       way === "openat2" ? {} : { deny: "openat2,fchmodat2,statx_mnt_id" },
     );
 
-  it.each([["/proc"], ["/sys"]])("refuses to mount %s on a symlink or a file", async (path) => {
-    const type = path === "/proc" ? "proc" : "sysfs";
-    const mounts: Op[] = [
-      { op: "fsmount", out: 20, type, source: type, options: [], attrs: attr.nosuid },
-      attach(20, path, attachFlag.create | attachFlag.fresh),
-    ];
-    link("/etc", path);
-    const linked = await run({ args: ["/bin/true"], withProc: false, withDev: false, mounts });
-    expect(linked.failed).toBe(`failed attach errno=40 ${path} must be mounted on an ordinary directory`);
-    rmSync(join(image, path));
-    link(`${up}${decoy}`, path);
-    expect((await run({ args: ["/bin/true"], withProc: false, withDev: false, mounts })).failed).toMatch(/ordinary directory$/);
-    rmSync(join(image, path));
-    scratch.file(`image${count - 1}${path}`, "");
-    expect((await run({ args: ["/bin/true"], withProc: false, withDev: false, mounts })).failed).toMatch(
-      /^failed attach errno=20 /,
-    );
-  });
+  it.each([["/proc"], ["/sys"]])(
+    "refuses to mount %s on a symlink or a file (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642)",
+    async (path) => {
+      const type = path === "/proc" ? "proc" : "sysfs";
+      const mounts: Op[] = [
+        { op: "fsmount", out: 20, type, source: type, options: [], attrs: attr.nosuid },
+        attach(20, path, attachFlag.create | attachFlag.fresh),
+      ];
+      link("/etc", path);
+      const linked = await run({ args: ["/bin/true"], withProc: false, withDev: false, mounts });
+      expect(linked.failed).toBe(`failed attach errno=40 ${path} must be mounted on an ordinary directory`);
+      rmSync(join(image, path));
+      link(`${up}${decoy}`, path);
+      expect((await run({ args: ["/bin/true"], withProc: false, withDev: false, mounts })).failed).toMatch(/ordinary directory$/);
+      rmSync(join(image, path));
+      scratch.file(`image${count - 1}${path}`, "");
+      expect((await run({ args: ["/bin/true"], withProc: false, withDev: false, mounts })).failed).toMatch(
+        /^failed attach errno=20 /,
+      );
+    },
+  );
 
-  it("keeps a mount through a link inside the root #symlinked-targets", async () => {
+  it("keeps a mount through a link inside the root (CVE-2015-1335, CVE-2015-3627, CVE-2019-18837) #symlinked-targets", async () => {
     link(`${up}${decoy}`, "vol");
     link(decoy, "abs");
     link("abs/deep", "chain");
@@ -82,7 +85,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(out.stdout).toBe("volumevolumevolumedeep\nx\n");
   });
 
-  it("makes a dangling link's target inside the root #symlinked-targets", async () => {
+  it("makes a dangling link's target inside the root (CVE-2024-45310) #symlinked-targets", async () => {
     link("/made/by/link", "dangling");
     const out = await run({
       args: sh("cat /made/by/link/file; readlink /dangling"),
@@ -93,7 +96,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(existsSync("/made")).toBe(false);
   });
 
-  it("gives up at link loops", async () => {
+  it("gives up at link loops (class-rooted-paths)", async () => {
     link("b", "a");
     link("a", "b");
     expect((await run({ args: ["/bin/true"], mounts: [...fileBind(), attach(4, "/a/x")] })).failed).toBe(
@@ -104,7 +107,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     ).toBe("failed mkdir errno=40 /b");
   });
 
-  it("makes directories only inside, also where a link points out", async () => {
+  it("makes directories only inside, also where a link points out (CVE-2024-45310, class-rooted-paths)", async () => {
     link(`${up}${decoy}`, "out");
     const out = await run({
       args: sh(`stat -c %a:%u:%g /out/one/two; ls -d ${decoy}/one/two`),
@@ -114,7 +117,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(out.stdout).toBe(`1700:5:6\n${decoy}/one/two\n`);
   });
 
-  it("makes devices and links through a linked /dev inside the root only", async () => {
+  it("makes devices and links through a linked /dev inside the root only (CVE-2026-41579, CVE-2026-47766)", async () => {
     link(`${up}${decoy}`, "dev");
     const node: Op = { op: "mknod", path: "/dev/null", mode: 0o020666, major: 1, minor: 3, uid: 0, gid: 0 };
     const out = await run({
@@ -130,7 +133,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(out.stdout).toBe("1:3:666\npts/ptmx\n");
   });
 
-  it("believes no device or link that is already there", async () => {
+  it("believes no device or link that is already there (CVE-2025-31133, class-made-nodes)", async () => {
     link("/etc/passwd", "dev/null");
     link("/elsewhere", "dev/ptmx");
     const node: Op = { op: "mknod", path: "/dev/null", mode: 0o020666, major: 1, minor: 3, uid: 0, gid: 0 };
@@ -149,13 +152,13 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     ).toBe("failed stdio errno=19 /dev/null is not the null device");
   });
 
-  it("takes no link as a null device for stdin", async () => {
+  it("takes no link as a null device for stdin (CVE-2026-88265)", async () => {
     link("/etc/passwd", "dev/null");
     const out = await run({ args: ["/bin/cat"], withDev: false, stdio: [{ op: "stdio", stdin: noSlot, stdout: 1, stderr: 2 }] });
     expect(out.failed).toBe("failed stdio errno=19 /dev/null is not the null device");
   });
 
-  it("takes no image's /dev/pts for a terminal", async () => {
+  it("takes no image's /dev/pts for a terminal (CVE-2025-52565)", async () => {
     link("/proc/sysrq-trigger", "dev/pts/ptmx");
     const stdio: Op[] = [{ op: "console", rows: 0, cols: 0, bindConsole: 1, export: 0 }];
     expect((await run({ args: ["/bin/true"], withDev: false, stdio })).failed).toBe(
@@ -166,7 +169,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect((await run({ args: ["/bin/true"], withDev: false, stdio })).failed).toMatch(/is not a pty multiplexer$/);
   });
 
-  it("follows no link at /dev/console", async () => {
+  it("follows no link at /dev/console (CVE-2026-88264, CVE-2025-52565)", async () => {
     const pts: Op[] = [
       { op: "fsmount", out: 20, type: "devpts", source: "devpts", options: ["newinstance", "ptmxmode=0666"], attrs: attr.nosuid },
       attach(20, "/dev/pts"),
@@ -214,7 +217,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(out.failed).toMatch(/^failed attach errno=(1 \/proc\/.* cannot be mounted because it is inside \/proc|2 )/);
   });
 
-  it("lets only procfs be mounted on /proc itself", async () => {
+  it("lets only procfs be mounted on /proc itself (CVE-2019-16884)", async () => {
     const over = await run({ args: ["/bin/true"], mounts: tmpfs("/proc") });
     expect(over.failed).toBe("failed attach errno=1 /proc cannot be mounted because it is not of type proc");
     const first = await run({ args: ["/bin/true"], withProc: false, mounts: tmpfs("/proc") });
@@ -226,7 +229,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     );
   });
 
-  it("mounts nothing on the root itself", async () => {
+  it("mounts nothing on the root itself (CVE-2021-30465)", async () => {
     link("/", "top");
     for (const path of ["/", "/..", "/top", "/bin/.."]) {
       expect((await run({ args: ["/bin/true"], mounts: tmpfs(path) })).failed).toBe(
@@ -243,18 +246,24 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     expect(out.stdout).toBe("0 /etc/hidden\n");
   });
 
-  it("refuses a working directory outside of the container", async () => {
+  it("refuses a working directory outside of the container (CVE-2024-21626)", async () => {
+    const made = (): readonly string[] => globSync(join(scratch.path, "c*/upper/tmp/*")).toSorted();
+    const before = made();
     for (const cwd of ["/proc/self/fd/3", "/proc/self/fd/5", "/proc/self/fd/10", "/proc/self/fd/20"]) {
-      const out = await run({ args: ["/bin/pwd"], identity: [{ op: "cwd", path: cwd, create: 0 }] });
-      expect(out.failed).toMatch(/^failed cwd errno=(2|20) /);
+      for (const create of [0, 1]) {
+        const out = await run({ args: ["/bin/pwd"], identity: [{ op: "cwd", path: cwd, create }] });
+        expect(out.failed).toMatch(/^failed cwd errno=(2|20|40) /);
+      }
     }
+    // What the host calls the runtime's descriptors was not made inside.
+    expect(made()).toEqual(before);
     link("/proc/1/root/../../..", "escape");
     const out = await run({ args: sh("pwd; ls -d /lower 2>&1"), identity: [{ op: "cwd", path: "/escape", create: 0 }] });
     expect(out.stdout).toMatch(/^\/\n/);
     expect(out.stdout).toMatch(/No such file/);
   });
 
-  it("reads HOME from a regular passwd of the container only", async () => {
+  it("reads HOME from a regular passwd of the container only (CVE-2024-9676, CVE-2025-4437, class-passwd-size)", async () => {
     const spec: Container = { args: sh("echo $HOME"), identity: [{ op: "user", uid: 0, gid: 0, groups: [] }] };
     expect((await run(spec)).stdout).toBe("/root\n");
     link(`${up}${decoy}/etc/passwd`, "etc/passwd");
@@ -291,7 +300,7 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
   });
 });
 
-it("copies no volume content through links", async () => {
+it("copies no volume content through links (CVE-2018-15664)", async () => {
   link(`${up}${decoy}`, "data/link");
   const into = scratch.directory("volume-from-image");
   const out = await scratch.run([

@@ -268,7 +268,7 @@ export function giveAway(
 
 function cgroupMountOf({ cgroups, path }: ContainerCgroup, shape: Shape): CgroupMountSource {
   const { mounts, unifiedRoot } = cgroups.use(path);
-  if (cgroups.hierarchies.version !== "v2") return { kind: "hierarchies", ...mounts };
+  if (cgroups.hierarchies.version !== "v2") return { kind: "hierarchies", shared: shape.cgroup === "shared", ...mounts };
   return shape.cgroup === "shared" ? { kind: "tree", hostPath: unifiedRoot } : { kind: "fresh" };
 }
 

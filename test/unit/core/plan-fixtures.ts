@@ -56,6 +56,7 @@ export function containerInput(changes: Partial<ContainerPlanInput> = {}): Conta
     cgroupTasks: ["/sys/fs/cgroup/cpu/k/c1/tasks", "/sys/fs/cgroup/memory/k/c1/tasks"],
     cgroupMount: {
       kind: "hierarchies",
+      shared: false,
       entries: [
         { name: "cpu,cpuacct", hostPath: "/sys/fs/cgroup/cpu,cpuacct/k/c1" },
         { name: "memory", hostPath: "/sys/fs/cgroup/memory/k/c1" },

@@ -69,7 +69,7 @@ describe("a request's bytes", () => {
     expect(wireFault("runtime.v1.RunPodSandboxRequest", request)).toMatch(/__proto__/);
   });
 
-  it("with so many elements that they would fill the memory are refused", () => {
+  it("with so many elements that they would fill the memory are refused (class-message-size)", () => {
     const filters = (count: number): Buffer => Buffer.concat(Array<Buffer>(count).fill(Buffer.from([0x0a, 0])));
     expect(wireFault("runtime.v1.ListContainersRequest", filters(mostElements))).toBeUndefined();
     expect(wireFault("runtime.v1.ListContainersRequest", filters(mostElements + 1))).toMatch(/elements/);

@@ -30,7 +30,7 @@ describe("tokens", () => {
     expect(all.redeem(late)).toBeUndefined();
   });
 
-  it("are bounded in number; used and old ones make room", () => {
+  it("are bounded in number; used and old ones make room (class-stream-tokens)", () => {
     const { all, pass } = tokens();
     const first = all.issue("1");
     for (const value of ["2", "3"]) all.issue(value);
