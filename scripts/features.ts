@@ -30,7 +30,7 @@ function show(key: string, file: string, where: readonly Column[]): void {
   shown.set(key, entry);
 }
 
-for (const file of globSync("test/{unit,native,integration,conformance,faults,vm}/**/*.{ts,py}").toSorted()) {
+for (const file of globSync("test/{unit,native,race,integration,conformance,faults,vm}/**/*.{ts,py}").toSorted()) {
   const text = readFileSync(file, "utf8");
   // Tags end a test's name, right before its closing quote.
   for (const [, run = ""] of text.matchAll(/((?: #[a-z][a-z0-9-]*(?:@[a-z0-9]+)*)+)["'`]/g)) {
