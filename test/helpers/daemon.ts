@@ -113,7 +113,7 @@ export class Daemon implements AsyncDisposable {
   }
 
   /** Resolves when Status answers; throws with the end of the log when the daemon ends instead. */
-  async ready(patienceMs = 60_000): Promise<void> {
+  async ready(patienceMs = 180_000): Promise<void> {
     const until = Date.now() + patienceMs;
     for (;;) {
       if (!this.running) throw new Error(`caissond ended at its start:\n${this.log().slice(-4000)}`);
