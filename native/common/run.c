@@ -80,6 +80,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_EXEC_HOST] = op_exec_host,
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,
+	[OP_HOLD_NETWORK] = op_hold_network,
 	[OP_KEEP] = op_keep,
 };
 

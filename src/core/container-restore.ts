@@ -10,6 +10,7 @@ import { type ContainerPlanInput, cgroupBarrier, planContainerRoot } from "./con
 import type { CheckpointOptions } from "./criu/checkpoint-options.ts";
 import { findCriu } from "./criu/criu-program.ts";
 import { dump } from "./criu/dump.ts";
+import { fitImages } from "./criu/fitted-images.ts";
 import { ImageDirectory } from "./criu/image-directory.ts";
 import { restore } from "./criu/restore.ts";
 import { planBareRoot, planExternals } from "./criu/restore-tree.ts";
@@ -59,6 +60,7 @@ export async function checkpointContainer(input: CheckpointInput): Promise<void>
     sharedPid: namespace("pid")?.path !== undefined,
     freezer: tools.cgroups.freezer(cgroupsPathOf(oci)),
     held: options.held === true,
+    networkHeld: options.held === true && pod.network === "new",
     options,
     signal: input.signal,
   });
@@ -73,7 +75,8 @@ export async function restoreInit(input: CreateInput, cgroupsPath: string, from:
   const { tools, shim, spec, pod, rootfs, signal } = input;
   refuseUserNamespace(pod);
   const program = await findCriu(tools.criuPath);
-  using images = ImageDirectory.open(from.imagesDirectory);
+  using fitted = await fitImages(shim, from, join(attachPointOf(tools.stateDir, spec.id), "..", "images"));
+  using images = ImageDirectory.open(fitted.path);
   const notes = images.readNotes();
   if (notes.terminal !== (spec.oci.process.terminal === true))
     throw new RuntimeError(
@@ -129,8 +132,9 @@ export async function restoreInit(input: CreateInput, cgroupsPath: string, from:
       },
       mayMount: (bounding & mayMount) !== 0n,
       freezer: tools.cgroups.freezer(cgroupsPath),
+      networkHeld: pod.network === "new",
       shimFreezer: tools.cgroups.freezer(cgroupOfProcess(shim.process.pid)),
-      options: { ...from.options, imagesDirectory: from.imagesDirectory, ...labelOf(spec.oci) },
+      options: { ...from.options, imagesDirectory: images.path, ...labelOf(spec.oci) },
       signal,
     });
     try {

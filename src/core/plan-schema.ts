@@ -206,6 +206,8 @@ export const opSchemas = {
   /** Freezes cgroups (directories of the v1 freezer or of v2), meets the barrier `number` and thaws when it may go on. Those that were
    *  frozen before stay so. Thawed in any case after deadlineMs, and when this process ends, by a guard of its own. */
   "hold-frozen": op(111, { paths: "strs", deadlineMs: "u32", number: "u32" }),
+  /** Nothing arrives in the child's network namespace from these ports to these, until this process ends: pairs of 16 bits, big-endian. */
+  "hold-network": op(92, { ports: "bytes" }),
   /** Attaches a copy of the mount at a path in the root to `name`, which is made, in a directory of the host. Missing: skipped. */
   expose: op(112, { path: "str", directory: "str", name: "str" }),
   /** Puts slots at descriptors 3, 4 and so on, which the executed process gets besides stdio. No later operation may use a slot. */

@@ -11,7 +11,9 @@ import { execInContainer, streamInContainer } from "./container-exec.ts";
 import { stateOf } from "./container-exit.ts";
 import { checkpointContainer } from "./container-restore.ts";
 import type { CheckpointOptions } from "./criu/checkpoint-options.ts";
-import { whileFrozen } from "./criu/hold.ts";
+import { whileConnectionsHeld, whileFrozen } from "./criu/hold.ts";
+import { livePorts } from "./criu/live-connections.ts";
+import { savedPorts } from "./criu/saved-sockets.ts";
 import { HostRootfs } from "./host-rootfs.ts";
 import { openImageTree } from "./image-tree.ts";
 import { planAttach, planNetworkCounters, planReaper, planSysctls, type RunStep } from "./namespace/pod-namespaces.ts";
@@ -179,7 +181,18 @@ export class HostPod implements Pod {
 
   async whileFrozen<T>(cgroupsPaths: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T> {
     const directories = cgroupsPaths.map((path) => this.#tools.cgroups.freezer(path));
-    return await whileFrozen(await this.#link.shim(), directories, deadlineMs, work);
+    const shim = await this.#link.shim();
+    const init = (await this.list()).find(({ phase }) => phase === "running");
+    return await whileFrozen(shim, directories, deadlineMs, async () => {
+      // The node's own network is not ours to hold.
+      const ports = this.#spec.network === "host" || init === undefined ? Buffer.alloc(0) : livePorts(init.process.pid);
+      return await whileConnectionsHeld(shim, ports, deadlineMs, work);
+    });
+  }
+
+  async whileConnectionsHeld<T>(directories: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T> {
+    if (this.#spec.network === "host") return await work();
+    return await whileConnectionsHeld(await this.#link.shim(), savedPorts(directories), deadlineMs, work);
   }
 
   async signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import type { Duplex, Readable, Writable } from "node:stream";
 import type { CheckpointOptions, RestoreOptions } from "./criu/checkpoint-options.ts";
+import type { SocketPlace } from "./criu/saved-sockets.ts";
 import type { OciIdMapping, OciResources, OciSpec } from "./oci.ts";
 
 /** A process named so that a recycled pid is noticed. */
@@ -96,6 +97,8 @@ export interface ContainerSpec {
 export interface ContainerRestore {
   readonly imagesDirectory: string;
   readonly options: Omit<RestoreOptions, "imagesDirectory">;
+  /** Connections that have no place there are restored as closed. */
+  readonly sockets: SocketPlace;
 }
 
 export interface ContainerExit {
@@ -348,6 +351,8 @@ export interface Pod {
   ): Promise<void>;
   /** All of these cgroups stand still while `work` runs, at one moment, at most `deadlineMs`: whoever is killed, they are thawed. */
   whileFrozen<T>(cgroupsPaths: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T>;
+  /** Nothing arrives on connections between what is saved in these directories while `work` restores it. */
+  whileConnectionsHeld<T>(directories: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T>;
   /** To init alone, or to everything in the container's cgroup. A container that is gone: no error. */
   signal(containerId: string, signal: number, scope: "init" | "all"): Promise<void>;
   reopenLog(containerId: string, signal: AbortSignal): Promise<void>;

@@ -5,7 +5,9 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { lstat, mkdir, open, readdir, rm, writeFile } from "node:fs/promises";
+import { isIP } from "node:net";
 import { basename, dirname, join, normalize } from "node:path/posix";
+import type { SocketPlace } from "../core/criu/saved-sockets.ts";
 import type { OciSpec } from "../core/oci.ts";
 import type { ContainerRestore, RootfsLayers } from "../core/runtime.ts";
 import type { ContainerConfig } from "../gen/cri/v1/api.ts";
@@ -18,6 +20,8 @@ import { packTar } from "./tar-program.ts";
 
 export interface SavedContainer {
   readonly directory: string;
+  /** With which others of its pod it is restored, itself included, and the pod's addresses as they were: as `SocketPlace` has them. */
+  readonly sockets: SocketPlace;
   readonly config: ConfigDump;
   readonly process: OciSpec["process"];
   readonly deleted: readonly string[];
@@ -68,7 +72,13 @@ export async function readSaved(directory: string): Promise<SavedContainer> {
   if (typeof config.name !== "string" || typeof config.rootfsImageRef !== "string") throw damaged(join(directory, member.config));
   if (!isStrings(spec.process?.args) || typeof spec.process?.user?.uid !== "number") throw damaged(join(directory, member.spec));
   if (!isStrings(deleted) || deleted.length > mostDeleted) throw damaged(join(directory, member.deleted));
-  return { directory, config: config as ConfigDump, process: spec.process as OciSpec["process"], deleted };
+  return {
+    directory,
+    sockets: { directories: [images], addresses: new Map() },
+    config: config as ConfigDump,
+    process: spec.process as OciSpec["process"],
+    deleted,
+  };
 }
 
 /** By its digest only: names may have come to mean something else. */
@@ -133,11 +143,18 @@ function environment(env: readonly string[] | undefined): readonly string[] {
   return [...(env ?? [])].filter((entry) => !ownVariables.has(entry.split("=", 1)[0] ?? "")).toSorted();
 }
 
+/** Those of a checkpoint, and those of the pod where it is restored: the first of each family, as Kubernetes counts them. */
+export function movedAddresses(old: readonly string[], next: readonly string[]): ReadonlyMap<string, string> {
+  const pairs = old.map((address) => [address, next.find((one) => isIP(one) === isIP(address))] as const);
+  return new Map(pairs.flatMap(([from, to]) => (isIP(from) === 0 || to === undefined ? [] : [[from, to] as const])));
+}
+
 export function restoreOf(app: CriApp, id: string, saved: SavedContainer | undefined): { readonly restore?: ContainerRestore } {
   if (saved === undefined) return {};
   return {
     restore: {
       imagesDirectory: join(saved.directory, member.images),
+      sockets: saved.sockets,
       options: { tcpEstablished: true, fileLocks: true, workDirectory: join(writableLayerDir(app.config, id), "criu") },
     },
   };

@@ -22,6 +22,8 @@ export interface PodDump {
   /** In this order they are restored. */
   readonly containers: readonly { readonly name: string; readonly directory: string }[];
   readonly shm: boolean;
+  /** Of the pod, when it was saved. */
+  readonly addresses: readonly string[];
   readonly volumes: readonly { readonly name: string; readonly file: string }[];
 }
 
@@ -112,6 +114,7 @@ async function checkpoint(
     id: sandbox.id,
     containers: containers.map(({ name }, index) => ({ name, directory: `container-${index}` })),
     shm,
+    addresses: sandbox.ips,
     volumes: volumes.map(({ name, file }) => ({ name, file })),
   };
   await writeFile(join(output, podDump), `${JSON.stringify(dump)}\n`, { mode: 0o600 });

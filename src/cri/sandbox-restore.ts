@@ -6,7 +6,8 @@ import { Undo } from "../lib/undo.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { claimContainer } from "./container-create.ts";
 import { readySandbox } from "./container-preconditions.ts";
-import { readSaved, type SavedContainer } from "./container-saved.ts";
+import { member } from "./container-save.ts";
+import { movedAddresses, readSaved, type SavedContainer } from "./container-saved.ts";
 import { sandboxName } from "./names.ts";
 import { podDir } from "./paths.ts";
 import { isEmptyDirectory, podVolumes } from "./pod-volumes.ts";
@@ -47,12 +48,18 @@ export async function restorePod(app: CriApp, ctx: Context, request: RestorePodR
     const { podSandboxId } = await runPodSandbox(app, context, { config, runtimeHandler: request.runtimeHandler });
     undo.push("pod sandbox", (undoSignal) => removeSandbox(app, podSandboxId, undoSignal));
     await fillVolumes(app, dump, directory, podSandboxId, planned, signal);
+    const addresses = movedAddresses(dump.addresses, readySandbox(app, podSandboxId).ips);
+    const directories = planned.map(({ saved }) => join(saved.directory, member.images));
     const restoredContainers: RestoredContainer[] = [];
-    // One after the other, as they were started: ids of a shared PID namespace are given out in that order.
-    for (const { name, config: wanted, saved } of planned) {
-      const containerId = await claimContainer(app, readySandbox(app, podSandboxId), wanted, saved, signal);
-      restoredContainers.push({ name, containerId });
-    }
+    // Else the first one's connections would be reset: their other ends are not there yet.
+    await app.pods.need(podSandboxId).whileConnectionsHeld(directories, deadlineMs, async () => {
+      // One after the other, as they were started: ids of a shared PID namespace are given out in that order.
+      for (const { name, config: wanted, saved } of planned) {
+        const own = { ...saved, sockets: { directories, addresses } };
+        const containerId = await claimContainer(app, readySandbox(app, podSandboxId), wanted, own, signal);
+        restoredContainers.push({ name, containerId });
+      }
+    });
     undo.commit();
     return { podSandboxId, restoredContainers };
   });
@@ -71,11 +78,12 @@ async function readDump(directory: string): Promise<PodDump> {
   } catch (error) {
     throw damaged(error);
   }
-  const { containers, volumes } = dump;
+  const { containers, volumes, addresses } = dump;
   const plain = (name: unknown) => typeof name === "string" && /^[a-z0-9.-]+$/.test(name) && !name.startsWith(".");
   if (dump.version !== 1 || !Array.isArray(containers) || !Array.isArray(volumes)) throw damaged();
   if (!containers.every(({ name, directory: own }) => typeof name === "string" && plain(own))) throw damaged();
   if (!volumes.every(({ name, file }) => typeof name === "string" && plain(file))) throw damaged();
+  if (!Array.isArray(addresses) || !addresses.every((one) => typeof one === "string")) throw damaged();
   return dump as PodDump;
 }
 

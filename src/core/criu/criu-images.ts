@@ -11,20 +11,31 @@ const present = 4;
 
 /** The messages of an image, still encoded. @throws RuntimeError data_loss when it is not whole. */
 export function readImage(path: string): readonly Buffer[] {
-  const { size } = statSync(path);
-  if (size > largestBytes) throw damaged(path, "it is too large");
+  const size = statSync(path, { throwIfNoEntry: false })?.size;
+  if (size === undefined) throw damagedImage(path, "it is missing");
+  if (size > largestBytes) throw damagedImage(path, "it is too large");
   const bytes = readFileSync(path);
-  if (bytes.length < magics) throw damaged(path, "it is too short");
+  if (bytes.length < magics) throw damagedImage(path, "it is too short");
   const messages: Buffer[] = [];
   for (let at = magics; at < bytes.length; ) {
-    if (bytes.length - at < 4) throw damaged(path, "it ends in a length");
+    if (bytes.length - at < 4) throw damagedImage(path, "it ends in a length");
     const length = bytes.readUInt32LE(at);
     at += 4;
-    if (length > bytes.length - at) throw damaged(path, "it ends in a message");
+    if (length > bytes.length - at) throw damagedImage(path, "it ends in a message");
     messages.push(bytes.subarray(at, at + length));
     at += length;
   }
   return messages;
+}
+
+/** An image of the kind of the one at `path`, with these messages. */
+export function encodeImage(path: string, messages: readonly Uint8Array[]): Buffer {
+  const parts = messages.flatMap((message) => {
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(message.length);
+    return [length, message];
+  });
+  return Buffer.concat([readFileSync(path).subarray(0, magics), ...parts]);
 }
 
 /** All messages as this type. @throws RuntimeError data_loss. */
@@ -33,7 +44,7 @@ export function decodeImage<T>(path: string, type: { readonly decode: (bytes: Ui
     try {
       return type.decode(message);
     } catch (error) {
-      throw damaged(path, "it holds something else than it should", error);
+      throw damagedImage(path, "it holds something else than it should", error);
     }
   });
 }
@@ -48,7 +59,7 @@ export function checkPages(directory: string): void {
     if (!/^pagemap-.*\.img$/.test(name)) continue;
     const path = join(directory, name);
     const [head, ...entries] = readImage(path);
-    if (head === undefined) throw damaged(path, "it has no beginning");
+    if (head === undefined) throw damagedImage(path, "it has no beginning");
     const id = PagemapHead.decode(head).pagesId ?? 0;
     const bytes = entries.map((entry) => bytesOf(PagemapEntry.decode(entry))).reduce((sum, size) => sum + size, 0n);
     wanted.set(id, (wanted.get(id) ?? 0n) + bytes);
@@ -56,7 +67,7 @@ export function checkPages(directory: string): void {
   for (const [id, bytes] of wanted) {
     const path = join(directory, `pages-${id}.img`);
     const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-    if (BigInt(size) < bytes) throw damaged(path, `it has ${size} bytes and should have ${bytes}`);
+    if (BigInt(size) < bytes) throw damagedImage(path, `it has ${size} bytes and should have ${bytes}`);
   }
 }
 
@@ -65,6 +76,7 @@ function bytesOf({ nrPages, compatNrPages, inParent, flags }: PagemapEntry): big
   return here ? (nrPages ?? BigInt(compatNrPages ?? 0)) * pageBytes : 0n;
 }
 
-function damaged(path: string, why: string, cause?: unknown): RuntimeError {
+/** @returns RuntimeError data_loss. */
+export function damagedImage(path: string, why: string, cause?: unknown): RuntimeError {
   return new RuntimeError("data_loss", `the checkpoint cannot be used: ${path} is damaged: ${why}`, { path }, cause);
 }

@@ -5,7 +5,7 @@ import { closeSync, constants, mkdirSync, openSync, readlinkSync } from "node:fs
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join, resolve } from "node:path/posix";
-import { CgroupMode, type Options, RequestType } from "../../gen/criu/rpc.ts";
+import { CgroupMode, NetworkLock, type Options, RequestType } from "../../gen/criu/rpc.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { openProcess } from "../open-process.ts";
 import type { Op } from "../plan.ts";
@@ -35,6 +35,8 @@ export interface DumpInput {
   readonly freezer: string;
   /** Frozen already, by whoever checkpoints several containers at once, until this dump and the others are through. */
   readonly held?: boolean;
+  /** Its network is held still as well, by the same. */
+  readonly networkHeld?: boolean;
   readonly options: CheckpointOptions;
   readonly signal: AbortSignal;
 }
@@ -92,6 +94,7 @@ export async function dump(input: DumpInput): Promise<void> {
             extMnt: mounts.map((mountPoint) => ({ key: mountPoint, val: mountPoint })),
             external: [...stdio.externalFiles, ...(input.sharedPid === true ? [externalPid(input.init.pid)] : [])],
             inheritFd: [],
+            ...(input.networkHeld === true ? { networkLock: NetworkLock.SKIP } : {}),
             timeout: Math.ceil(deadlineMs / 1000),
             ...(server.fds.length === 0 ? {} : { ps: { fd: firstInherited } }),
           },

@@ -1,4 +1,6 @@
-/** Cgroups held frozen by a child of the shim while something is done. */
+/** Cgroups held frozen, or connections held still, by a child of the shim while something is done. */
+import type { Plan } from "../plan.ts";
+import { nsKind, podPin } from "../plan-schema.ts";
 import type { Shim } from "../shim/shim.ts";
 
 const held = 2;
@@ -12,17 +14,30 @@ export async function whileFrozen<T>(
   deadlineMs: number,
   work: () => Promise<T>,
 ): Promise<T> {
+  const plan: Plan = [{ op: "hold-frozen", paths: directories, deadlineMs, number: held }];
+  return await holding(shim, plan, deadlineMs, "freezing the container", work);
+}
+
+/** Nothing arrives at these ports of the pod's network, at most for `deadlineMs`: connections whose other end is not back yet stay what they are. */
+export async function whileConnectionsHeld<T>(shim: Shim, ports: Buffer, deadlineMs: number, work: () => Promise<T>): Promise<T> {
+  if (ports.length === 0) return await work();
+  const plan: Plan = [
+    { op: "join-ns", slot: podPin.net, kind: nsKind.net },
+    { op: "hold-network", ports },
+    { op: "barrier", number: held },
+  ];
+  return await holding(shim, plan, deadlineMs, "holding the pod's connections", work);
+}
+
+async function holding<T>(shim: Shim, plan: Plan, deadlineMs: number, what: string, work: () => Promise<T>): Promise<T> {
   let outcome: { readonly value: T } | undefined;
   let failure: { readonly error: unknown } | undefined;
   try {
     await shim.run({
-      plan: [
-        { op: "parent-death-signal", signal: 9 },
-        { op: "hold-frozen", paths: directories, deadlineMs, number: held },
-      ],
+      plan: [{ op: "parent-death-signal", signal: 9 }, ...plan],
       cloneKinds: 0,
       deadlineMs: deadlineMs + graceMs,
-      what: "freezing the container",
+      what,
       // Must not reject: the child would wait at its barrier for somebody who has gone.
       onBarrier: async () => {
         try {

@@ -5,7 +5,7 @@
  */
 import { readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path/posix";
-import { type Options, RequestType } from "../../gen/criu/rpc.ts";
+import { NetworkLock, type Options, RequestType } from "../../gen/criu/rpc.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import type { Plan } from "../plan.ts";
@@ -47,6 +47,8 @@ export interface RestoreInput {
   readonly freezer: string;
   /** The shim's own cgroup, as `freezer` is the container's: CRIU goes there before the container is frozen. */
   readonly shimFreezer: string;
+  /** The pod's network is held still until its other containers are back. */
+  readonly networkHeld?: boolean;
   readonly options: RestoreOptions;
   readonly signal: AbortSignal;
 }
@@ -91,6 +93,7 @@ export async function restore(input: RestoreInput): Promise<Restored> {
           type: RequestType.RESTORE,
           opts: {
             ...translateOptions(options),
+            ...(input.networkHeld === true ? { networkLock: NetworkLock.SKIP } : {}),
             imagesDirFd: images.fd,
             workDirFd: work.fd ?? images.fd,
             root: input.rootPath,

@@ -101,6 +101,10 @@ export class FakePod implements Pod {
   async checkpoint(containerId: string): Promise<void> {
     this.checkpoints.push(containerId);
   }
+  async whileConnectionsHeld<T>(_directories: readonly string[], _deadlineMs: number, work: () => Promise<T>): Promise<T> {
+    return await work();
+  }
+
   async whileFrozen<T>(_paths: readonly string[], _deadlineMs: number, work: () => Promise<T>): Promise<T> {
     return await work();
   }
