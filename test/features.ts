@@ -18,6 +18,7 @@ export interface Section {
   readonly features: readonly Feature[];
 }
 
+const noModule = "independent of cgroups, but shown where the kernel has the module: in the virtual machine";
 const noCgroupEvents = "needs a cgroup of its own, which an ordinary user has only by delegation";
 
 export const sections: readonly Section[] = [
@@ -62,7 +63,11 @@ export const sections: readonly Section[] = [
       { tag: "console-socket", what: "A terminal handed to a console socket" },
       { tag: "pidfd-socket", what: "A pidfd handed to a socket" },
       { tag: "preserve-fds", what: "Preserved descriptors, LISTEN_FDS" },
-      { tag: "notify-socket", what: "NOTIFY_SOCKET forwarded to the service manager" },
+      {
+        tag: "notify-socket",
+        what: "NOTIFY_SOCKET forwarded to the service manager",
+        no: { all: "not built: the command does not pass a container's readiness on" },
+      },
       { tag: "environment", what: "Environment, PATH look-up, HOME out of the container's passwd" },
       { tag: "user", what: "User, group, additional groups by number or name" },
       { tag: "capabilities", what: "Bounding, effective, permitted, inheritable capabilities" },
@@ -81,8 +86,8 @@ export const sections: readonly Section[] = [
       { tag: "memory-policy", what: "NUMA memory policy" },
       { tag: "keyring", what: "Session keyring of its own" },
       { tag: "umask", what: "umask" },
-      { tag: "apparmor", what: "AppArmor profiles" },
-      { tag: "selinux", what: "SELinux labels of processes and mounts" },
+      { tag: "apparmor", what: "AppArmor profiles", no: { v1: noModule } },
+      { tag: "selinux", what: "SELinux labels of processes and mounts", no: { v1: noModule } },
       { tag: "clean-start", what: "Nothing of the runtime is inherited: signals, descriptors, affinity, scheduling" },
       { tag: "sealed-binary", what: "The runtime's binary cannot be reached through /proc/PID/exe" },
     ],
@@ -154,23 +159,47 @@ export const sections: readonly Section[] = [
       },
       { tag: "cgroup-refusals", what: "Cgroups that are in use or frozen are refused" },
       { tag: "sub-cgroup", what: "Further processes in a cgroup below the container's" },
-      { tag: "delegation", what: "Cgroups of the container's own, inside it" },
+      {
+        tag: "delegation",
+        what: "Cgroups of the container's own, inside it",
+        no: { v1: "v1 has no delegation that a container could be trusted with" },
+      },
       { tag: "cgroup-removal", what: "Removal that retries, inner cgroups included" },
       { tag: "memory", what: "memory: limit, swap, reservation" },
-      { tag: "memory-check", what: "memory: checkBeforeUpdate" },
+      {
+        tag: "memory-check",
+        what: "memory: checkBeforeUpdate",
+        no: { v1: "v1's kernel itself refuses a limit below what is in use" },
+      },
       { tag: "swappiness", what: "memory: swappiness, disableOOMKiller", no: { v2: "files of v1 only; refused by name" } },
       { tag: "cpu", what: "cpu: shares, quota, period" },
       { tag: "cpu-burst", what: "cpu: burst, idle" },
       { tag: "cpu-realtime", what: "cpu: real-time share", no: { v2: "cpu.rt_runtime_us is a file of v1; refused by name" } },
       { tag: "cpuset", what: "cpuset: processors and memory nodes" },
       { tag: "pids", what: "pids" },
-      { tag: "io-weight", what: "blkio/io: weights" },
+      {
+        tag: "io-weight",
+        what: "blkio/io: weights",
+        no: { v1: "the machine's disks have no scheduler with weights; refused by name" },
+      },
       { tag: "io-throttle", what: "blkio/io: throttles of devices" },
       { tag: "hugetlb", what: "hugetlb: limits" },
-      { tag: "rdma", what: "rdma: limits" },
-      { tag: "network-class", what: "net_cls and net_prio", no: { v2: "v2 has no such controllers; refused by name" } },
+      {
+        tag: "rdma",
+        what: "rdma: limits",
+        no: { all: "needs RDMA hardware; what is written is unit-tested, and refused by name without the controller" },
+      },
+      {
+        tag: "network-class",
+        what: "net_cls and net_prio",
+        no: { v1: "no machine here has the controllers; refused by name", v2: "v2 has no such controllers; refused by name" },
+      },
       { tag: "unified", what: "unified: any file of v2", no: { v1: "refused by name, as the specification wants it" } },
-      { tag: "intel-rdt", what: "Intel RDT (resctrl)" },
+      {
+        tag: "intel-rdt",
+        what: "Intel RDT (resctrl)",
+        no: { all: "needs Intel's hardware; groups and schemata are unit-tested, and refused where resctrl is not mounted" },
+      },
     ],
   },
   {
@@ -181,7 +210,12 @@ export const sections: readonly Section[] = [
       { tag: "stats-pids", what: "pids" },
       { tag: "stats-io", what: "blkio/io" },
       { tag: "stats-hugetlb", what: "hugetlb" },
-      { tag: "stats-rdma", what: "rdma" },
+      { tag: "stats-rdma", what: "rdma, misc", no: { all: "not built: no machine here has anything to count" } },
+      {
+        tag: "stats-detail",
+        what: "Processor time per CPU, settings of cpuset, NUMA pages, the whole of memory.stat, queues of blkio",
+        no: { all: "not built: what callers asked for so far is in the rows above; the files are in `state().cgroup_paths`" },
+      },
       { tag: "stats-pressure", what: "Pressure (PSI)" },
       { tag: "stats-network", what: "Counters of each network interface" },
       { tag: "stats-oom", what: "OOM kills" },

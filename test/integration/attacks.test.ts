@@ -93,7 +93,7 @@ describe("descriptors of the runtime", () => {
     await end(container);
   });
 
-  it("CVE-2019-5736: lead to no file that can be written, and the helper's own is never executed inside", async () => {
+  it("CVE-2019-5736: lead to no file that can be written, and the helper's own is never executed inside #sealed-binary", async () => {
     const program = join(import.meta.dirname, "../../build/native/caisson-shim");
     const hash = (): string => createHash("sha256").update(readFileSync(program)).digest("hex");
     const before = hash();
@@ -269,7 +269,7 @@ describe("privileges", () => {
     await end(container);
   });
 
-  it("CVE-2023-25809: in the host's cgroup namespace a user namespace's root changes no cgroup", async () => {
+  it("CVE-2023-25809: in the host's cgroup namespace a user namespace's root changes no cgroup #cgroup-mount", async () => {
     const ids = [{ containerID: 0, hostID: 0, size: 65_536 }];
     const cgroup: Mount = { source: "cgroup", destination: "/sys/fs/cgroup", device: "cgroup", flags: [] };
     const container = await place.sleeping({

@@ -1,8 +1,9 @@
 /** Resources beyond the common ones, in the cgroups of real containers on cgroup v1; test/vm/resources.ts has v2. */
-import { readFileSync } from "node:fs";
+import { globSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { allowedDevices, type Config, type Container, type Resources } from "../../src/core/library/public.ts";
-import { LibraryPlace, shell } from "../helpers/library-place.ts";
+import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
 
 let place: LibraryPlace;
 beforeAll(() => {
@@ -51,6 +52,74 @@ describe("resources", () => {
     const idle = await place.sleeping(limited({ cpu: { idle: 1 } }));
     expect(read(idle, "cpu", "cpu.idle")).toBe("1");
     await end(idle);
+  });
+
+  it("processors and memory nodes are those of the cpuset, and numbers tell of disks and huge pages #cpuset #stats-io #stats-hugetlb #hugetlb", async () => {
+    const container = await place.sleeping({
+      ...limited({ cpu: { cpus: "0", mems: "0" }, hugepageLimits: [{ pageSize: "2MB", limit: 4 << 20 }] }),
+      mounts: [...(place.config("x").mounts ?? []), { source: place.top, destination: "/data", device: "bind", flags: ["bind"] }],
+    });
+    expect(await output(container, "grep -E '^(Cpus|Mems)_allowed_list' /proc/self/status")).toBe(
+      "Cpus_allowed_list:\t0\nMems_allowed_list:\t0",
+    );
+    expect(read(container, "cpuset", "cpuset.cpus")).toBe("0");
+    await output(container, "dd if=/dev/zero of=/data/written bs=65536 count=16 conv=fsync 2>/dev/null");
+    const { cgroup } = await container.stats();
+    expect(cgroup.devices.find((device) => device.major === major && device.minor === minor)?.writeBytes).toBeGreaterThanOrEqual(
+      1n << 20n,
+    );
+    expect(cgroup.hugepages).toContainEqual(expect.objectContaining({ pageSize: "2MB", usage: 0n }));
+    await end(container);
+  });
+
+  it("device rules change in place: what was open is closed, what was closed is opened #device-rules-update #device-rules", async () => {
+    const container = await place.sleeping();
+    const tried = "for d in full zero; do head -c 1 /dev/$d > /dev/null 2>&1 && echo $d; done; true";
+    expect(await output(container, tried)).toBe("full\nzero");
+    const config = container.config();
+    const without = (minor: number) => allowedDevices.filter((rule) => !(rule.major === 1 && rule.minor === minor));
+    const change = (devices: typeof allowedDevices) =>
+      container.set({ ...config, cgroups: { ...config.cgroups, resources: { ...config.cgroups?.resources, devices } } });
+    // Reads the closed device without pause: a moment in which everything is allowed would be told.
+    await change(without(7));
+    const prober = shell("while :; do head -c 1 /dev/full > /dev/null 2>&1 && echo OPEN; done", { stdout: "pipe" });
+    await container.exec(prober);
+    let said = "";
+    prober.stdout?.on("data", (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    expect(await output(container, tried)).toBe("zero");
+    for (let i = 0; i < 10; i++)
+      await change(allowedDevices.filter((rule) => rule.minor !== 7 && (i % 2 === 0 || rule.minor !== 5)));
+    await prober.signal("KILL");
+    await prober.wait();
+    expect(said).toBe("");
+    await change(allowedDevices);
+    expect(await output(container, tried)).toBe("full\nzero");
+    await end(container);
+  });
+
+  it("cgroups are found below the caller's own, or made for the container; a frozen one is refused #cgroupfs #cgroup-refusals", async () => {
+    const own = /:pids:(.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1]?.replace(/^\/$/, "") ?? "";
+    const id = place.newId();
+    for (const cgroups of [{ path: `caisson-relative-${id}/${id}` }, { parent: `${place.cgroup}/parent`, name: id }]) {
+      const container = await place.create({ cgroups: { ...cgroups, resources: { devices: allowedDevices } } }, id);
+      await container.run(shell("sleep 1000"));
+      const where = cgroups.path === undefined ? `${place.cgroup}/parent/${id}` : `${own}/${cgroups.path}`;
+      expect(readFileSync(`/proc/${container.state().init_process_pid}/cgroup`, "utf8")).toContain(`:pids:${where}\n`);
+      await end(container);
+      expect(globSync(`/sys/fs/cgroup/*${own}/caisson-relative-${id}`)).toEqual([]);
+    }
+    const frozen = `/sys/fs/cgroup/freezer${place.cgroup}/frozen`;
+    mkdirSync(frozen, { recursive: true });
+    writeFileSync(`${frozen}/freezer.state`, "FROZEN");
+    await expect(place.create({ cgroups: { path: `${place.cgroup}/frozen` } })).rejects.toThrow(
+      "container's cgroup unexpectedly frozen",
+    );
+    writeFileSync(`${frozen}/freezer.state`, "THAWED");
+    rmdirSync(frozen);
+    rmdirSync(dirname(frozen));
+    expect(place.cgroups()).toEqual([]);
   });
 
   it("change in place, all or none #set", async () => {

@@ -94,6 +94,38 @@ describe("file systems of the root", () => {
     expect(readFileSync(join(place.rootfs, "etc/passwd"), "utf8")).not.toContain("more");
   });
 
+  it("flags and options are those of the mount alone #mount-options #bind #tmpfs", async () => {
+    const source = join(place.top, "flagged");
+    mkdirSync(source, { recursive: true });
+    writeFileSync(join(source, "file"), "x");
+    const container = await place.sleeping(
+      mountsWith(
+        {
+          source,
+          destination: "/data",
+          device: "bind",
+          flags: ["bind", "ro", "nosuid", "nodev", "noexec", "noatime", "nosymfollow"],
+        },
+        { source: join(source, "file"), destination: "/tmp/file", device: "bind", flags: ["bind"] },
+        {
+          source: "tmpfs",
+          destination: "/home",
+          device: "tmpfs",
+          flags: ["nodev", "nodiratime"],
+          data: "mode=700,size=64k,uid=7",
+        },
+      ),
+    );
+    const lines = (await output(container, "cat /proc/self/mountinfo")).split("\n").map((line) => line.split(" "));
+    const of = (path: string): readonly string[] => lines.find((fields) => fields[4] === path) ?? [];
+    expect(of("/data")[5]?.split(",").toSorted()).toEqual(["noatime", "nodev", "noexec", "nosuid", "nosymfollow", "ro"]);
+    expect(of("/home")[5]?.split(",").toSorted()).toEqual(["nodev", "nodiratime", "relatime", "rw"]);
+    expect(of("/home").at(-1)).toMatch(/size=64k.*mode=700.*uid=7/);
+    expect(of("/tmp/file")[5]).toMatch(/^rw,/);
+    expect(await output(container, "touch /data/x 2>/dev/null; echo y > /tmp/file; cat /data/file")).toBe("y");
+    await end(container);
+  });
+
   it("recursive attributes reach what is mounted inside a bind, plain ones do not #recursive-attributes", async () => {
     const source = join(place.top, "tree");
     mkdirSync(join(source, "inner"), { recursive: true });

@@ -152,6 +152,19 @@ describe.each([["openat2"], ["a walk in user space"]])("by %s", (way) => {
     ).toBe("failed stdio errno=19 /dev/null is not the null device");
   });
 
+  it("takes no link and no other device as the source of a mask (CVE-2025-31133)", async () => {
+    const masked = async (): Promise<string> =>
+      (await run({ args: ["/bin/true"], withDev: false, after: [{ op: "mask", path: "/etc/passwd" }] })).failed;
+    link("/etc/group", "dev/null");
+    expect(await masked()).toBe("failed mask errno=19 /dev/null is not the null device");
+    rmSync(join(image, "dev/null"));
+    execFileSync("mknod", [join(image, "dev/null"), "c", "1", "5"]);
+    expect(await masked()).toBe("failed mask errno=19 /dev/null is not the null device");
+    rmSync(join(image, "dev/null"));
+    // No source is no reason to leave the mask out.
+    expect(await masked()).toBe("failed mask errno=2 /dev/null");
+  });
+
   it("takes no link as a null device for stdin (CVE-2026-88265)", async () => {
     link("/etc/passwd", "dev/null");
     const out = await run({ args: ["/bin/cat"], withDev: false, stdio: [{ op: "stdio", stdin: noSlot, stdout: 1, stderr: 2 }] });

@@ -70,7 +70,7 @@ export class Living implements AsyncDisposable {
         .split("\n")
         .filter(
           (line) =>
-            !/^$|^watching$|^SEEN exe \/(bin\/(busybox|attacker)$|memfd:)|^SEEN cwd \/$|^SEEN fd (\/dev\/null|\/proc)$/.test(
+            !/^$|^watching$|^ROUND|^SEEN exe \/(bin\/(busybox|attacker)$|memfd:)|^SEEN cwd \/$|^SEEN fd (\/dev\/null|\/proc)$/.test(
               line,
             ),
         );
