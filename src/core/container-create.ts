@@ -7,22 +7,23 @@ import { step } from "../lib/step.ts";
 import { addon } from "../native/addon.ts";
 import type { CgroupUse } from "./cgroup/cgroups.ts";
 import { cgroupsPathOfOci } from "./cgroup/systemd-names.ts";
-import { type ContainerPlanInput, createSlot, hookBarrier, planContainer } from "./container-plan.ts";
+import { checkSetUp, initBarriers } from "./container-barriers.ts";
+import { type ContainerPlanInput, cgroupBarrier, createSlot, planContainer } from "./container-plan.ts";
 import { restoreInit } from "./container-restore.ts";
 import { deviceNodes } from "./device/default-devices.ts";
 import { applyDeviceRules } from "./device/device-cgroup.ts";
 import { deviceProperties } from "./device/device-properties.ts";
 import { findHostNode } from "./device/host-node.ts";
 import { finalSpec } from "./final-spec.ts";
-import { type HookState, hookStateOfSpec, runCreationHooks } from "./hooks.ts";
+import { type HookState, hookStateOfSpec } from "./hooks.ts";
 import { IdmapNamespaces } from "./idmap-namespaces.ts";
 import type { OciMount, OciSpec } from "./oci.ts";
 import { openProcess } from "./open-process.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { copyProcOf, podProcPath, procTakesPidns } from "./proc-source.ts";
 import { processSettings } from "./process/process-settings.ts";
-import { wantsListener } from "./process/seccomp-listener.ts";
 import { findSecurityModules, withLabels } from "./process/security-modules.ts";
+import { sweepResctrl } from "./resctrl.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
 import type { ProcSource } from "./rootfs/mount-plan.ts";
 import type { ContainerSpec, PodSpec, ProcessIdentity, Rootfs } from "./runtime.ts";
@@ -54,6 +55,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
   const { tools, spec, pod } = input;
   const cgroupsPath = cgroupsPathOf(spec.oci);
   refuseUnsupported(spec.oci);
+  checkSetUp(spec.oci, pod.network === "new");
   withLabels(spec.oci, findSecurityModules());
   const late = tools.cgroups.needsProcess(cgroupsPath);
   if (!late) await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
@@ -67,6 +69,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
     await tools.cgroups.clear(cgroupsPath, AbortSignal.timeout(clearDeadlineMs)).catch((stuck: unknown) => {
       tools.log.warn({ err: stuck, id: spec.id }, "the cgroup of a container that could not be created stays");
     });
+    sweepResctrl(spec.id);
     throw error;
   }
 }
@@ -93,10 +96,7 @@ export async function admit(input: CreateInput, cgroupsPath: string, pid: number
 
 /** What no plan carries out yet is refused: a container with less protection than was asked for is worse than none. */
 function refuseUnsupported({ linux }: OciSpec): void {
-  const asked: readonly (readonly [name: string, value: unknown])[] = [
-    ["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]],
-    ["linux.seccomp", linux.seccomp !== undefined && wantsListener(linux.seccomp) ? "SCMP_ACT_NOTIFY" : undefined],
-  ];
+  const asked: readonly (readonly [name: string, value: unknown])[] = [["linux.sysctl", Object.keys(linux.sysctl ?? {})[0]]];
   const found = asked.find(([, value]) => value !== undefined);
   if (found !== undefined) {
     throw new RuntimeError("unimplemented", `${found[0]} (${String(found[1])}) is not supported for containers yet`);
@@ -117,6 +117,8 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
   const planned = planContainer(await planInput(input, cgroupsPath, { proc: proc.source, idmapSlots, treeSlot, receivedSlots }));
   const use = tools.cgroups.use(cgroupsPath);
   const late = tools.cgroups.needsProcess(cgroupsPath);
+  const run: Shim["run"] = (request) => shim.run(request);
+  const others = initBarriers({ id: spec.id, oci: spec.oci, state: hookState(input), run, signal });
   return await shim.create({
     ...shimSide(input, use),
     plan: planned.plan,
@@ -124,8 +126,8 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
     fds,
     cgroup: late ? "" : use.into,
     onBarrier: async (number, pid) => {
-      if (number === hookBarrier) await runCreationHooks(spec.oci.hooks, hookState(input), pid, signal);
-      else await admit(input, cgroupsPath, pid);
+      if (number === cgroupBarrier) await admit(input, cgroupsPath, pid);
+      else await others(number, pid);
     },
     deadlineMs: parkDeadlineMs,
   });
@@ -145,9 +147,13 @@ export function shimSide({ tools, spec, signal }: CreateInput, use: CgroupUse): 
   };
 }
 
-/** The bundle is where config.json lies by the time of the first hook. */
 function hookState({ pod, spec }: CreateInput): HookState {
-  return hookStateOfSpec(spec.id, join(pod.runDir, "containers", spec.id), spec.oci);
+  return hookStateIn(pod, spec.id, spec.oci);
+}
+
+/** The bundle is where config.json lies by the time of the first hook. */
+export function hookStateIn(pod: PodSpec, id: string, oci: OciSpec): HookState {
+  return hookStateOfSpec(id, join(pod.runDir, "containers", id), oci);
 }
 
 export function treeSlots({ trees = [] }: ContainerSpec, first: number): (mount: OciMount) => number | undefined {

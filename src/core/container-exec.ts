@@ -1,6 +1,7 @@
 /** Runs commands in a running container: one that is waited for and whose output is collected, or one whose streams are handed out. */
 import { randomUUID } from "node:crypto";
-import { cgroupsPathOf } from "./container-create.ts";
+import { execBarriers } from "./container-barriers.ts";
+import { cgroupsPathOf, hookStateIn } from "./container-create.ts";
 import { planExec } from "./exec-plan.ts";
 import { joinedKinds } from "./final-spec.ts";
 import type { OciProcess, OciSpec } from "./oci.ts";
@@ -63,7 +64,7 @@ async function prepareExec(
   { stdin, stdout, stderr }: Stdio,
   timeoutMs: number,
 ): Promise<Omit<ShimExecRequest, "fds">> {
-  const { tools, pod, containerId, oci, signal } = input;
+  const { tools, pod, containerId, oci, shim, signal } = input;
   const profile = oci.linux.seccomp;
   const seccomp = profile === undefined ? undefined : await tools.seccomp.compile(profile);
   const use = tools.cgroups.use(cgroupsPathOf(oci));
@@ -74,9 +75,13 @@ async function prepareExec(
     ...joinedKinds(oci),
     cgroupTasks: use.taskFiles,
     settings: processSettings(process, tools.own, pod.user !== null, seccomp),
+    classOfService: oci.linux.intelRdt !== undefined,
     stdio: { stdin, stdout, stderr },
   });
-  return { id: containerId, execId: randomUUID(), plan, cloneKinds: 0, cgroup: use.into, timeoutMs, signal };
+  const state = hookStateIn(pod, containerId, oci);
+  const run: Shim["run"] = (request) => shim.run(request);
+  const onBarrier = execBarriers({ id: containerId, oci, state, run, signal }, input.init.pid);
+  return { id: containerId, execId: randomUUID(), plan, cloneKinds: 0, cgroup: use.into, timeoutMs, signal, onBarrier };
 }
 
 function resultOf({ stdout, stderr, ending }: ExecOutput): ExecResult {

@@ -2,8 +2,10 @@
  * The whole plan of a container's init. Where the pod has a user namespace, everything that needs the host's powers comes first
  * (outer phase) and is handed over as descriptors; then the process joins the user namespace for good (inner phase). Pure.
  */
+
+import { setUpBarrier, waitsForSetUp } from "./container-barriers.ts";
 import type { DeviceNode } from "./device/default-devices.ts";
-import { type HookState, hasCreationHooks, planHooks } from "./hooks.ts";
+import { type HookState, planHooks } from "./hooks.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { type PodShape, sharedNamespaces } from "./namespace/pod-shape.ts";
 import type { OciMount, OciSpec } from "./oci.ts";
@@ -21,8 +23,6 @@ import type { PidNamespace } from "./runtime.ts";
 /** Slots that come with a `create` request: stdio made by the shim, then the request's own descriptors in this order. */
 export const createSlot = { stdin: 0, stdout: 1, stderr: 2, root: 3, target: 4 } as const;
 
-/** Number of the barrier at which hooks of the runtime's namespaces run. */
-export const hookBarrier = 2;
 /** Number of the barrier at which a child is in no cgroup of its own yet. */
 export const cgroupBarrier = 0;
 
@@ -90,7 +90,7 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       // After the last attach, else the container would see its place in the host's hierarchy.
       ...entering,
       ...rootfs.inner,
-      ...(hasCreationHooks(oci.hooks) ? [{ op: "barrier", number: hookBarrier } as const] : []),
+      ...(waitsForSetUp(oci) ? [{ op: "barrier", number: setUpBarrier } as const] : []),
       ...planHooks("createContainer", oci.hooks, input.hookState, "creating"),
       ...rootfs.pivot,
       planStdio(input),

@@ -25,6 +25,7 @@ import { PlanSlots } from "./plan-slots.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { capabilityBits } from "./process/capabilities.ts";
 import { processSettings } from "./process/process-settings.ts";
+import { wantsListener } from "./process/seccomp-listener.ts";
 import type { ContainerRestore, PodSpec, ProcessIdentity } from "./runtime.ts";
 import type { Shim } from "./shim/shim.ts";
 
@@ -71,9 +72,22 @@ function refuseUserNamespace(pod: PodShape): void {
     throw new RuntimeError("unimplemented", "a container in a pod with a user namespace cannot be checkpointed or restored");
 }
 
+/** CRIU takes a container back whole, in no moment that these could use. */
+function refuseOutside({ linux }: OciSpec): void {
+  const listens = linux.seccomp !== undefined && wantsListener(linux.seccomp);
+  const found = [
+    ...(listens ? ["a seccomp listener"] : []),
+    ...(linux.intelRdt === undefined ? [] : ["a class of Intel RDT"]),
+    ...(linux.netDevices === undefined ? [] : ["network devices of the node"]),
+  ][0];
+  if (found !== undefined)
+    throw new RuntimeError("unimplemented", `a container with ${found} cannot be made from a checkpoint: start it without one`);
+}
+
 export async function restoreInit(input: CreateInput, cgroupsPath: string, from: ContainerRestore): Promise<ProcessIdentity> {
   const { tools, shim, spec, pod, rootfs, signal } = input;
   refuseUserNamespace(pod);
+  refuseOutside(spec.oci);
   const program = await findCriu(tools.criuPath);
   using fitted = await fitImages(shim, from, join(attachPointOf(tools.stateDir, spec.id), "..", "images"));
   using images = ImageDirectory.open(fitted.path);

@@ -9,6 +9,7 @@ import type { Op, Plan } from "./plan.ts";
 import { noSlot, nsKind } from "./plan-schema.ts";
 import { planLabels } from "./process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "./process/process-plan.ts";
+import { rdtBarrier } from "./resctrl.ts";
 
 /** Slots of an `exec` request. */
 export const execSlot = { stdin: 0, stdout: 1, stderr: 2, init: 3 } as const;
@@ -23,6 +24,8 @@ export interface ExecPlanInput {
   /** v1 `tasks` files; on v2 the child is born in the cgroup. */
   readonly cgroupTasks: readonly string[];
   readonly settings: ProcessSettings;
+  /** The process waits until it has the container's class of Intel RDT. */
+  readonly classOfService: boolean;
   /** Which of the request's first three descriptors are there; the others are the container's null device. */
   readonly stdio: { readonly stdin: boolean; readonly stdout: boolean; readonly stderr: boolean };
 }
@@ -34,6 +37,7 @@ export function planExec(input: ExecPlanInput): Plan {
     { op: "clean-start" },
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
     planOomScore(settings),
+    ...(input.classOfService ? [{ op: "barrier", number: rdtBarrier } as const] : []),
     ...giveStdio(input),
     { op: "join-process", slot: execSlot.init, kinds: kindsOf(input) },
     planStdio(input),

@@ -26,6 +26,7 @@ import type { CoreLog, PodTools } from "./pod-tools.ts";
 import { loadDefaultProfile } from "./process/apparmor-default.ts";
 import { readOwnLimits } from "./process/own-limits.ts";
 import { SeccompCompiler } from "./process/seccomp.ts";
+import { sweepResctrl } from "./resctrl.ts";
 import type {
   CgroupMetrics,
   CgroupStats,
@@ -190,6 +191,7 @@ export class HostRuntime implements Runtime {
       await untilEnded(process, signal);
     }
     await Promise.all(cgroupsPaths.map((path) => this.#tools.cgroups.clear(path, signal)));
+    for (const path of cgroupsPaths) sweepResctrl(containerIdAt(path));
     await Promise.all(cgroupsPaths.map((path) => removeAttachPoint(this.#options.stateDir, containerIdAt(path))));
     return await removePodRemains(spec);
   }

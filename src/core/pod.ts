@@ -26,6 +26,7 @@ import { planConnect, socketOf } from "./pod-connect.ts";
 import { removePodRemains } from "./pod-remains.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { podProcPath, procTakesPidns } from "./proc-source.ts";
+import { sweepResctrl } from "./resctrl.ts";
 import { planOverlay } from "./rootfs/overlay-plan.ts";
 import { prepareWritableLayer } from "./rootfs/writable-layer.ts";
 import type {
@@ -207,6 +208,7 @@ export class HostPod implements Pod {
     await this.#forget(containerId, signal);
     this.#inits.delete(containerId);
     await this.#tools.cgroups.clear(cgroupsPath, signal);
+    sweepResctrl(containerId);
     this.#cgroups.delete(containerId);
     await removeAttachPoint(this.#tools.stateDir, containerId);
     this.#inputs.get(containerId)?.[Symbol.dispose]();
@@ -242,6 +244,7 @@ export class HostPod implements Pod {
     this.#closeInputs();
     for (const [id, cgroupsPath] of this.#cgroups) {
       await this.#tools.cgroups.clear(cgroupsPath, signal);
+      sweepResctrl(id);
       await removeAttachPoint(this.#tools.stateDir, id);
     }
     return await removePodRemains(this.#spec);

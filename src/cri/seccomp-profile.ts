@@ -2,6 +2,7 @@
 import { release } from "node:os";
 import * as v from "valibot";
 import type { OciSeccomp, OciSeccompAction, OciSeccompOperator, OciSyscall } from "../core/oci.ts";
+import { checkListener, wantsListener } from "../core/process/seccomp-listener.ts";
 import { messageOf } from "../lib/errors.ts";
 import { invalid } from "./translate-check.ts";
 
@@ -15,6 +16,8 @@ const actions = [
   "SCMP_ACT_ALLOW",
   "SCMP_ACT_LOG",
 ] as const satisfies readonly OciSeccompAction[];
+/** By default it would also stop the process that loads it. */
+const ruleActions = [...actions, "SCMP_ACT_NOTIFY"] as const;
 
 const operators = [
   "SCMP_CMP_NE",
@@ -39,12 +42,14 @@ const profileSchema = v.object({
   architectures: v.nullish(v.array(v.string())),
   archMap: v.nullish(v.array(v.object({ architecture: v.string(), subArchitectures: v.nullish(v.array(v.string())) }))),
   flags: v.nullish(v.array(v.string())),
+  listenerPath: v.nullish(v.string()),
+  listenerMetadata: v.nullish(v.string()),
   syscalls: v.nullish(
     v.array(
       v.object({
         name: v.nullish(v.string()),
         names: v.nullish(v.array(v.string())),
-        action: v.picklist(actions),
+        action: v.picklist(ruleActions),
         errnoRet: errnoNumber,
         args: v.nullish(
           v.array(
@@ -117,11 +122,28 @@ export function parseSeccompProfile(
         ...(args.length > 0 ? { args } : {}),
       };
     });
-  return {
+  const parsed: OciSeccomp = {
     defaultAction: profile.defaultAction,
     ...(profile.defaultErrnoRet == null ? {} : { defaultErrnoRet: profile.defaultErrnoRet }),
     ...(architectures.length > 0 ? { architectures } : {}),
     ...(profile.flags?.length ? { flags: profile.flags } : {}),
+    ...listenerOf(profile, wantsListener({ defaultAction: profile.defaultAction, syscalls })),
     syscalls,
   };
+  try {
+    checkListener(parsed);
+  } catch (error) {
+    throw invalid(`seccomp profile ${path} is not valid: ${messageOf(error)}`);
+  }
+  return parsed;
+}
+
+/** Where conditions have left no rule that needs a listener, it is not asked for; where the file has none, it is a mistake. */
+function listenerOf(
+  { listenerPath, listenerMetadata, syscalls }: v.InferOutput<typeof profileSchema>,
+  wanted: boolean,
+): Pick<OciSeccomp, "listenerPath" | "listenerMetadata"> {
+  const dropped = !wanted && syscalls?.some(({ action }) => action === "SCMP_ACT_NOTIFY") === true;
+  if (dropped) return {};
+  return { ...(listenerPath ? { listenerPath } : {}), ...(listenerMetadata ? { listenerMetadata } : {}) };
 }

@@ -2,9 +2,9 @@
  * The HTTP server that clients of Exec, Attach and PortForward come to with the URL that they were given. The token in it is all that
  * they have to show: it is single-use, short-lived, and never logged.
  */
-import { readFileSync } from "node:fs";
+
 import { createServer, type IncomingMessage, type Server } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import { createServer as createTlsServer, Server as TlsServer } from "node:https";
 import { type AddressInfo, isIP, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { createWebSocketStream, type WebSocket, WebSocketServer } from "ws";
@@ -16,6 +16,7 @@ import { portForwardProtocol, servePortForwardOverSpdy } from "./port-forward-ov
 import { mostForwardedPorts, portForwardSubprotocols, servePortForwardOverWebSocket } from "./port-forward-over-websocket.ts";
 import { type RemoteCommand, spdyCommandProtocols } from "./remote-command.ts";
 import { headerList, refuseUpgrade, upgradeToSpdy } from "./spdy-upgrade.ts";
+import { readTls, TlsChanges, type TlsFiles } from "./tls-files.ts";
 import { type TokenLimits, Tokens } from "./tokens.ts";
 
 export interface StreamingOptions extends TokenLimits {
@@ -23,7 +24,7 @@ export interface StreamingOptions extends TokenLimits {
   /** 0: any that is free. */
   readonly port: number;
   /** Files in PEM; with `clientCa` clients must show a certificate of it. */
-  readonly tls: { readonly cert: string; readonly key: string; readonly clientCa: string | undefined } | undefined;
+  readonly tls: TlsFiles | undefined;
   /** A connection on which nothing moves for so long is ended. */
   readonly idleMs: number;
   readonly log: Record<"debug" | "info" | "warn", (fields: object, message: string) => void>;
@@ -66,6 +67,7 @@ export async function openStreamingServer(options: StreamingOptions): Promise<St
 class HttpStreamingServer implements StreamingServer {
   readonly #options: StreamingOptions;
   readonly #server: Server;
+  readonly #tlsChanges: TlsChanges | undefined;
   readonly #tokens: Tokens<Ticket>;
   readonly #sockets = new WebSocketServer({
     noServer: true,
@@ -78,6 +80,8 @@ class HttpStreamingServer implements StreamingServer {
   constructor(options: StreamingOptions) {
     this.#options = options;
     this.#tokens = new Tokens(options);
+    // Before they are read: a change in between is one.
+    this.#tlsChanges = options.tls === undefined ? undefined : new TlsChanges(options.tls);
     this.#server = makeServer(options);
     this.#server.headersTimeout = headMs;
     this.#server.requestTimeout = headMs;
@@ -130,12 +134,25 @@ class HttpStreamingServer implements StreamingServer {
     await Promise.all([closed, ...this.#sessions]);
   }
 
+  /** Connections that are there keep what they have. Of files that do not fit together the old certificate is better than none. */
+  #renewCertificate(): void {
+    const { tls, log } = this.#options;
+    if (tls === undefined || this.#tlsChanges?.changed() !== true || !(this.#server instanceof TlsServer)) return;
+    try {
+      this.#server.setSecureContext(readTls(tls));
+      log.info({ cert: tls.cert }, "the streaming server has a new certificate");
+    } catch (error) {
+      log.warn({ err: error, cert: tls.cert }, "the streaming server's new certificate cannot be used: the old one stays");
+    }
+  }
+
   get #port(): number {
     return (this.#server.address() as AddressInfo | null)?.port ?? 0;
   }
 
   #url(kind: Kind, token: string): string {
     const { address, tls } = this.#options;
+    this.#renewCertificate();
     const any: Readonly<Record<string, string>> = { "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]" };
     const host = any[address] ?? (isIP(address) === 6 ? `[${address}]` : address);
     return `${tls === undefined ? "http" : "https"}://${host}:${this.#port}/${kind}/${token}`;
@@ -182,10 +199,8 @@ function makeServer({ tls }: StreamingOptions): Server {
   if (tls === undefined) return createServer();
   try {
     return createTlsServer({
-      cert: readFileSync(tls.cert),
-      key: readFileSync(tls.key),
-      minVersion: "TLSv1.2",
-      ...(tls.clientCa === undefined ? {} : { ca: readFileSync(tls.clientCa), requestCert: true, rejectUnauthorized: true }),
+      ...readTls(tls),
+      ...(tls.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),
     });
   } catch (error) {
     throw new RuntimeError(

@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
-import { CriNode } from "../helpers/cri-node.ts";
+import { CriNode, network } from "../helpers/cri-node.ts";
 import { Daemon } from "../helpers/daemon.ts";
 import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 
@@ -202,6 +202,31 @@ it("binds the node's own device in a pod with a user namespace", async () => {
   const refused = await failure(node.create(mappedId, mapped, config(["test.caisson/null=far"], security)));
   expect(refused.details).toContain("group 70000 is not mapped");
   await node.removePod(mappedId);
+});
+
+it("gives interfaces of the node to the pod, once, and refuses what this node or pod cannot have", async () => {
+  const [device, peer] = ["caisson-cd0", "caisson-cd1"];
+  write("static/net.json", "test.caisson/net", {
+    x: { netDevices: [{ hostInterfaceName: device, name: "data0" }] },
+    rdt: { intelRdt: { closID: "gold", schemata: ["L3:0=f"] } },
+  });
+  const onNode = await failure(node.create(podId, pod, config(["test.caisson/net=x"])));
+  expect(onNode.details).toContain("network namespace of the container's own");
+  const resctrl = await failure(node.create(podId, pod, config(["test.caisson/net=rdt"])));
+  expect(resctrl.details).toContain("resctrl is not mounted");
+  node.enableNetwork("caissoncdi0", "10.212.77.0/24");
+  await node.networkReady();
+  const networked = node.podConfig("cdi-net", { linux: { security_context: { namespace_options: network.pod } } });
+  const id = await node.runPod(networked);
+  execFileSync("ip", ["link", "add", device, "type", "veth", "peer", "name", peer]);
+  execFileSync("ip", ["addr", "add", "192.0.2.9/24", "dev", device]);
+  const container = await node.run(id, networked, config(["test.caisson/net=x"]));
+  expect(await sh(container, "ip -4 addr show dev data0")).toMatch(/<[^>]*UP\b[^>]*>[\s\S]*192\.0\.2\.9/);
+  await node.client.runtime("StopContainer", { container_id: container, timeout: 0 });
+  // The pod has it already: a container that takes the first one's place finds it there.
+  const next = await node.run(id, networked, config(["test.caisson/net=x"]));
+  expect(await sh(next, "ip -4 addr show dev data0")).toContain("192.0.2.9");
+  await node.removePod(id);
 });
 
 it("takes no devices from annotations unless the administrator says so", async () => {

@@ -1,11 +1,10 @@
 /** Seccomp of the library's containers: each action and kind of argument, flags, and the listener of SCMP_ACT_NOTIFY. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Config, Container, OciSeccomp } from "../../src/core/library/public.ts";
 import { initOutput, LibraryPlace, output, shell, until } from "../helpers/library-place.ts";
+import { type SeccompAgent, startSeccompAgent } from "../helpers/seccomp-agent.ts";
 
 let place: LibraryPlace;
 beforeAll(() => {
@@ -140,29 +139,16 @@ describe("arguments #seccomp-arguments", () => {
 });
 
 describe("a listener #seccomp-notify", () => {
-  let agent: ChildProcess;
+  let agent: SeccompAgent;
   let path: string;
-  let lines: Record<string, Record<string, unknown>>[] = [];
   beforeAll(async () => {
     path = join(place.top, "agent.sock");
-    agent = spawn("python3", [join(import.meta.dirname, "../helpers/seccomp-agent.py"), path], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    let text = "";
-    agent.stdout?.on("data", (chunk: Buffer) => {
-      text += chunk.toString();
-      lines = text
-        .split("\n")
-        .slice(0, -1)
-        .map((line) => JSON.parse(line));
-    });
-    await until(() => lines.length > 0);
+    agent = await startSeccompAgent(path);
   });
   afterAll(async () => {
-    agent.kill("SIGKILL");
-    await once(agent, "exit");
+    await agent[Symbol.asyncDispose]();
   });
-  const handed = () => lines.flatMap(({ message }) => message ?? []);
+  const handed = () => agent.handed();
   const notifying = (names: readonly string[]): { seccomp: OciSeccomp } => ({
     seccomp: {
       defaultAction: "SCMP_ACT_ALLOW",

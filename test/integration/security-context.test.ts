@@ -6,6 +6,7 @@ import { compileFixture } from "../helpers/compile.ts";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode, network } from "../helpers/cri-node.ts";
 import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
+import { startSeccompAgent } from "../helpers/seccomp-agent.ts";
 
 let node: CriNode;
 let before: Inventory;
@@ -105,6 +106,47 @@ describe("seccomp", () => {
     expect(await sh("mkdir /tmp/x; touch /tmp/y && echo made")).toBe(
       "made\nmkdir: can't create directory '/tmp/x': No space left on device",
     );
+  });
+});
+
+describe("a seccomp listener of the node #seccomp-notify", () => {
+  const profile = (listenerPath: string): string => {
+    const rule = { names: ["mkdir", "mkdirat"], action: "SCMP_ACT_NOTIFY" };
+    const path = join(node.daemon.base, "notify.json");
+    const text = { defaultAction: "SCMP_ACT_ALLOW", syscalls: [rule], listenerPath, listenerMetadata: "some words" };
+    writeFileSync(path, JSON.stringify(text));
+    return path;
+  };
+
+  it("is handed the descriptors of init and execs, in shared PID and user namespaces as well, and decides", async () => {
+    const socket = join(node.daemon.base, "agent.sock");
+    await using agent = await startSeccompAgent(socket);
+    const mapping = { host_id: 300_000, container_id: 0, length: 65_536 };
+    const userns_options = { mode: "POD", uids: [mapping], gids: [mapping] };
+    for (const options of [{}, { pid: "POD" }, { userns_options }]) {
+      const namespace_options = { network: "NODE", pid: "CONTAINER", ipc: "POD", ...options };
+      const config = node.podConfig(`listener${count++}`, { linux: { security_context: { namespace_options } } });
+      const id = await node.runPod(config);
+      const before = agent.handed().length;
+      const seccomp = { profile_type: "Localhost", localhost_ref: profile(socket) };
+      const security_context = { namespace_options, seccomp, no_new_privs: count % 2 === 0 };
+      const made = node.containerConfig("c", ["/bin/sleep", "1000"], { linux: { security_context } });
+      const container = await node.run(id, config, made);
+      const { pid } = await node.info(container);
+      const { stdout, stderr } = await node.exec(container, ["mkdir", "/tmp/made"]);
+      expect(`${stdout}${stderr}`).toContain("Disk quota exceeded");
+      const [init, exec] = agent.handed().slice(before);
+      expect(init).toMatchObject({ fds: ["seccompFd"], metadata: "some words", state: { id: container, status: "creating" } });
+      expect(exec).toMatchObject({ state: { id: container, status: "running", pid } });
+      await node.removePod(id);
+    }
+  });
+
+  it("that is not there fails the creation by its name and leaves nothing", async () => {
+    const seccomp = { profile_type: "Localhost", localhost_ref: profile("/tmp/caisson-no-agent.sock") };
+    const config = node.containerConfig(`c${count++}`, ["/bin/true"], secured({ seccomp }));
+    const refused = await failure(node.create(podId, pod, config));
+    expect(refused.details).toMatch(/caisson-no-agent\.sock.*(ENOENT|[Nn]o such)/);
   });
 });
 

@@ -1,6 +1,6 @@
 /** The streaming server itself: tokens, time limits, TLS, and what happens to sessions when the daemon ends. */
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, renameSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -215,5 +215,14 @@ describe("TLS", () => {
       await (await RemoteCommandClient.open(url, ["stdout"], friend)).ending();
     }
     await expect(RemoteCommandClient.open((await fresh()).replace("https:", "http:"), ["stdout"])).rejects.toThrow();
+    // Rotated as by a kubelet: half-way the old pair serves on, then the new one at once.
+    const old = friend.ca;
+    make(directory, "renewed");
+    renameSync(file("renewed.crt"), file("server.crt"));
+    expect(await (await RemoteCommandClient.open(await fresh(), ["stdout"], friend)).ending()).toMatchObject({ exitCode: 0 });
+    renameSync(file("renewed.key"), file("server.key"));
+    const renewed = { ...friend, ca: pem("server.crt") };
+    expect(await (await RemoteCommandClient.open(await fresh(), ["stdout"], renewed)).ending()).toMatchObject({ exitCode: 0 });
+    await expect(RemoteCommandClient.open(await fresh(), ["stdout"], { ...friend, ca: old })).rejects.toThrow();
   });
 });

@@ -1,7 +1,17 @@
 /** What CDI devices change in a container's specification. */
 import { posix } from "node:path";
 import { RuntimeError } from "../../lib/errors.ts";
-import type { HookName, OciDevice, OciDeviceRule, OciHook, OciHooks, OciMount, OciSpec } from "../oci.ts";
+import type {
+  HookName,
+  OciDevice,
+  OciDeviceRule,
+  OciHook,
+  OciHooks,
+  OciIntelRdt,
+  OciMount,
+  OciNetDevices,
+  OciSpec,
+} from "../oci.ts";
 import type { CdiDeviceNode, CdiEdits, CdiMount } from "./cdi-spec.ts";
 import type { DeviceIdentity } from "./host-node.ts";
 
@@ -15,28 +25,11 @@ export interface NamedEdits {
 /** The node at a path of this machine; `failed_precondition` when there is none. */
 export type IdentifyNode = (path: string) => Promise<DeviceIdentity>;
 
-/** The specification with all edits, in their order. What no plan carries out yet is refused by name. */
+/** The specification with all edits, in their order. */
 export async function applyCdiEdits(oci: OciSpec, all: readonly NamedEdits[], identify: IdentifyNode): Promise<OciSpec> {
   let edited = oci;
-  for (const named of all) {
-    refuseUnsupported(named);
-    edited = await applyOne(edited, named, identify);
-  }
+  for (const named of all) edited = await applyOne(edited, named, identify);
   return edited;
-}
-
-function refuseUnsupported({ device, edits }: NamedEdits): void {
-  const netDevice = edits.netDevices?.[0];
-  const needs =
-    netDevice !== undefined
-      ? `the node's network interface ${netDevice.hostInterfaceName}`
-      : edits.intelRdt
-        ? "a class of Intel RDT (intelRdt)"
-        : undefined;
-  if (needs === undefined) return;
-  throw new RuntimeError("unimplemented", `CDI device ${device} needs ${needs}, which containers cannot be given yet`, {
-    device,
-  });
 }
 
 async function applyOne(oci: OciSpec, { device, edits }: NamedEdits, identify: IdentifyNode): Promise<OciSpec> {
@@ -65,8 +58,39 @@ async function applyOne(oci: OciSpec, { device, edits }: NamedEdits, identify: I
       user: { ...process.user, additionalGids: [...additionalGids] },
     },
     mounts: mounts.toSorted((a, b) => depth(a.destination) - depth(b.destination)),
-    linux: { ...linux, devices, resources: { ...linux.resources, devices: rules } },
+    linux: {
+      ...linux,
+      ...netDevicesOf(device, linux.netDevices, edits.netDevices ?? []),
+      ...(edits.intelRdt == null ? {} : { intelRdt: intelRdtOf(edits.intelRdt) }),
+      devices,
+      resources: { ...linux.resources, devices: rules },
+    },
   };
+}
+
+type NetDevices = Pick<OciSpec["linux"], "netDevices">;
+
+/** A device of the node can become one interface, and an interface be one device. */
+function netDevicesOf(device: string, given: OciNetDevices = {}, added: NonNullable<CdiEdits["netDevices"]>): NetDevices {
+  const merged: Record<string, { readonly name?: string }> = { ...given };
+  for (const { hostInterfaceName, name } of added) {
+    if (merged[hostInterfaceName] !== undefined)
+      throw new RuntimeError(
+        "failed_precondition",
+        `CDI device ${device} takes the interface ${hostInterfaceName} a second time`,
+      );
+    merged[hostInterfaceName] = { name };
+  }
+  return Object.keys(merged).length === 0 ? {} : { netDevices: merged };
+}
+
+/** The last device that names a class decides. */
+function intelRdtOf(rdt: NonNullable<CdiEdits["intelRdt"]>): OciIntelRdt {
+  const { closID, l3CacheSchema, memBwSchema, schemata } = rdt;
+  // Before 1.1.0 there was a word for each thing that is measured.
+  const enableMonitoring = rdt.enableMonitoring ?? (rdt.enableCMT === true || rdt.enableMBM === true || undefined);
+  const said = { closID, l3CacheSchema, memBwSchema, schemata, enableMonitoring };
+  return Object.fromEntries(Object.entries(said).filter(([, value]) => value != null));
 }
 
 /** Behind those that are there. */

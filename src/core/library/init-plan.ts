@@ -10,12 +10,12 @@ import { noSlot, nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
 import { PlanSlots } from "../plan-slots.ts";
 import { planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "../process/process-plan.ts";
+import { rdtBarrier } from "../resctrl.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { propagation } from "../rootfs/mount-flags.ts";
 import { labelledMounts } from "../rootfs/mount-label.ts";
 import { planRootfs } from "../rootfs/rootfs-plan.ts";
 import type { NamespaceType } from "./config.ts";
-import { rdtBarrier } from "./resctrl.ts";
 import type { Shape } from "./shape.ts";
 
 /** Number of the barrier at which the clock offsets of a new time namespace are written. */

@@ -15,6 +15,7 @@ import { nsKind, podPin } from "../plan-schema.ts";
 import { processSettings } from "../process/process-settings.ts";
 import { handedBarrier, SeccompHandOver, seccompBarrier } from "../process/seccomp-listener.ts";
 import { findSecurityModules, withLabels } from "../process/security-modules.ts";
+import { enterResctrl, findResctrl, leaveResctrl, makeResctrl, rdtBarrier } from "../resctrl.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { ProcessIdentity } from "../runtime.ts";
@@ -30,7 +31,6 @@ import { hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrie
 import type { Machine } from "./machine.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { ProcessSpec } from "./process-spec.ts";
-import { enterResctrl, findResctrl, leaveResctrl, makeResctrl, rdtBarrier } from "./resctrl.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
 import { PreparedStdio, type StdioStreams } from "./stdio.ts";
 import { translateConfig, translateNodes } from "./translate.ts";

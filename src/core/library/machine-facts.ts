@@ -1,7 +1,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { errnoName } from "../../lib/errors.ts";
+import { mountedResctrl } from "../resctrl.ts";
 import type { NamespaceType } from "./config.ts";
-import { mountedResctrl } from "./resctrl.ts";
 import type { MachineFacts } from "./validate.ts";
 
 const absent = new Set(["ENOENT", "ENOTDIR", "ELOOP", "EACCES"]);

@@ -6,8 +6,8 @@ import type { OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
 import { planAffinity, planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "../process/process-plan.ts";
+import { rdtBarrier } from "../resctrl.ts";
 import { planKeep, planStdio, type StdioSlots } from "./init-plan.ts";
-import { rdtBarrier } from "./resctrl.ts";
 import { kindsToJoin, type Shape } from "./shape.ts";
 
 export interface SetnsPlanInput {

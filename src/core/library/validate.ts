@@ -6,10 +6,10 @@ import { sysctlPath } from "../namespace/sysctl-path.ts";
 import { checkNetDevices } from "../network-devices.ts";
 import type { OciIdMapping } from "../oci.ts";
 import { checkListener } from "../process/seccomp-listener.ts";
+import { checkIntelRdt } from "../resctrl.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { Config, Device, Mount, NamespaceType } from "./config.ts";
 import { refuseUnknownFields } from "./known-fields.ts";
-import { checkIntelRdt } from "./resctrl.ts";
 import { checkSysctl } from "./sysctl-rules.ts";
 
 export interface MachineFacts {

@@ -12,6 +12,7 @@ const input: ExecPlanInput = {
   hostPid: false,
   cgroupTasks: ["/sys/fs/cgroup/pids/c1/tasks"],
   settings,
+  classOfService: false,
   stdio: { stdin: false, stdout: true, stderr: true },
 };
 const shared = nsKind.mnt | nsKind.net | nsKind.ipc | nsKind.uts;
@@ -69,5 +70,11 @@ describe("plan of an exec", () => {
 
   it("does not fork where there is no PID namespace to enter", () => {
     expect(names(planExec({ ...input, hostPid: true }))).not.toContain("fork");
+  });
+
+  it("waits for its class of service before it starts anything", () => {
+    const waiting = names(planExec({ ...input, classOfService: true }));
+    expect(waiting.indexOf("barrier")).toBeLessThan(waiting.indexOf("join-process"));
+    expect(names(planExec(input))).not.toContain("barrier");
   });
 });

@@ -119,6 +119,14 @@ describe("profile files", () => {
     expect(names(["CAP_SYS_ADMIN"], "arm64")).toBe("acdeg");
   });
 
+  it("keep their listener where a rule is left that needs it", () => {
+    const rule = (more: object) => ({ names: ["mkdir"], action: "SCMP_ACT_NOTIFY", ...more });
+    const listener = { listenerPath: "/run/agent", listenerMetadata: "words" };
+    expect(parse({ ...listener, syscalls: [rule({})] })).toMatchObject(listener);
+    const without = parse({ ...listener, syscalls: [rule({ includes: { caps: ["CAP_SYS_ADMIN"] } })] });
+    expect(Object.keys(without)).toEqual(["defaultAction", "syscalls"]);
+  });
+
   it("take the architectures of this machine from Docker's map", () => {
     const archMap = [
       { architecture: "SCMP_ARCH_X86_64", subArchitectures: ["SCMP_ARCH_X86", "SCMP_ARCH_X32"] },
@@ -138,6 +146,9 @@ describe("profile files", () => {
     { syscalls: [allow(["a"], { args: [{ index: 0, value: -1, op: "SCMP_CMP_EQ" }] })] },
     { syscalls: [allow(["a"], { args: [{ index: 0, value: 1, op: "EQ" }] })] },
     { syscalls: "all" },
+    { syscalls: [{ names: ["a"], action: "SCMP_ACT_NOTIFY" }] },
+    { syscalls: [{ names: ["a"], action: "SCMP_ACT_NOTIFY" }], listenerPath: "run/agent" },
+    { listenerPath: "/run/agent" },
   ])("are refused: %j", (object) => {
     expect(() => parse(object)).toThrow(/seccomp profile \/p is not valid/);
   });

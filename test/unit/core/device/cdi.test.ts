@@ -294,11 +294,11 @@ describe("edits", () => {
     });
   });
 
-  it.each<[object, RegExp]>([
-    [{ netDevices: [{ hostInterfaceName: "eth9", name: "net0" }] }, /network interface eth9/],
-    [{ intelRdt: { closID: "x" } }, /intelRdt/],
-  ])("that no plan can carry out are refused: %j", async (containerEdits, message) => {
-    const error = await apply(containerEdits).catch((caught: unknown) => caught);
-    expect(error).toMatchObject({ code: "unimplemented", message: expect.stringMatching(message) });
+  it("move interfaces of the node and name a class of service, the older words for measuring included", async () => {
+    const netDevices = [{ hostInterfaceName: "eth9", name: "net0" }];
+    expect((await apply({ netDevices })).linux.netDevices).toEqual({ eth9: { name: "net0" } });
+    expect((await apply({ intelRdt: { closID: "x" } })).linux.intelRdt).toEqual({ closID: "x" });
+    const twice = await apply({ netDevices: [...netDevices, ...netDevices] }).catch((caught: unknown) => caught);
+    expect(twice).toMatchObject({ code: "failed_precondition", message: expect.stringContaining("eth9 a second time") });
   });
 });

@@ -1,8 +1,8 @@
 /** Intel RDT by way of resctrl (libcontainer section 9; runtime-spec "IntelRdt"): a class of service, and groups to measure. */
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path/posix";
-import { errnoName, RuntimeError } from "../../lib/errors.ts";
-import type { OciIntelRdt } from "../oci.ts";
+import { errnoName, RuntimeError } from "../lib/errors.ts";
+import type { OciIntelRdt } from "./oci.ts";
 
 /** Number of the barrier at which a process gets its class: everything that it starts inherits that. */
 export const rdtBarrier = 6;
@@ -62,12 +62,14 @@ export function enterResctrl({ mount, group, monitor }: ResctrlPlace, pid: numbe
 
 /** A class that has a name of its own is shared, and stays. */
 export function removeResctrl({ group, monitor }: ResctrlPlace, { closID = "" }: OciIntelRdt): void {
-  for (const directory of [monitor, closID === "" ? group : ""]) {
-    try {
-      if (directory !== "") rmdirSync(directory);
-    } catch (error) {
-      if (errnoName(error) !== "ENOENT") throw error;
-    }
+  for (const directory of [monitor, closID === "" ? group : ""]) if (directory !== "") removeGroup(directory);
+}
+
+function removeGroup(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    if (errnoName(error) !== "ENOENT") throw error;
   }
 }
 
@@ -81,6 +83,15 @@ export function findResctrl(id: string, rdt: OciIntelRdt | undefined): ResctrlPl
 export function leaveResctrl(id: string, rdt: OciIntelRdt | undefined): void {
   const place = findResctrl(id, rdt);
   if (place !== undefined && rdt !== undefined) removeResctrl(place, rdt);
+}
+
+/** For who no longer knows what the container asked for: whatever has its name goes. */
+export function sweepResctrl(id: string): void {
+  // Where the kernel has no resctrl the mount table, which may be long, says nothing.
+  const mount = existsSync("/sys/fs/resctrl") ? mountedResctrl() : undefined;
+  if (mount === undefined) return;
+  const classes = ["", ...readdirSync(mount).filter((name) => existsSync(join(mount, name, "mon_groups")))];
+  for (const name of [...classes.map((one) => join(mount, one, "mon_groups", id)), join(mount, id)]) removeGroup(name);
 }
 
 export function mountedResctrl(): string | undefined {

@@ -10,7 +10,7 @@ import {
   removeResctrl,
   resctrlMount,
   resctrlPlace,
-} from "../../../../src/core/library/resctrl.ts";
+} from "../../../src/core/resctrl.ts";
 
 let mount: string;
 beforeEach(() => {
