@@ -147,6 +147,7 @@ export async function restoreInit(input: CreateInput, cgroupsPath: string, from:
       mayMount: (bounding & mayMount) !== 0n,
       freezer: tools.cgroups.freezer(cgroupsPath),
       networkHeld: pod.network === "new",
+      cgroupRoot: input.spec.cgroupNamespace === "private" ? "/" : cgroupsPath,
       shimFreezer: tools.cgroups.freezer(cgroupOfProcess(shim.process.pid)),
       options: { ...from.options, imagesDirectory: images.path, ...labelOf(spec.oci) },
       signal,

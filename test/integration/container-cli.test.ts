@@ -449,7 +449,9 @@ describe("checkpoint and restore #checkpoint", () => {
     const then = await count(id);
     await until(async () => (await count(id)) > then);
     expect((await cli.run("checkpoint", "inspect", bundle)).err).toContain("holds no checkpoint");
-    expect((await cli.run("checkpoint", "--lazy-pages", "--image-path", join(bundle, "more"), id)).err).toContain("lazy pages");
+    expect((await cli.run("checkpoint", "--lazy-pages", "--image-path", join(bundle, "more"), id)).err).toContain(
+      "lazyPages needs",
+    );
     expect((await cli.run("delete", "--force", id)).code).toBe(0);
   });
 });

@@ -17,10 +17,10 @@ export const checkpoint: Command = {
     "leave-running": { about: "let the container go on" },
     "pre-dump": { about: "save memory alone; a later checkpoint saves what has changed since" },
     "parent-path": { value: "DIR", about: "images of the pre-dump before, relative to the image path" },
-    "page-server": { value: "ADDRESS:PORT", about: "who gets the memory" },
+    "page-server": { value: "ADDRESS:PORT", about: "who gets the memory; with --lazy-pages: where it is served" },
     "tcp-skip-in-flight": { about: "leave out connections that are just being made" },
     "link-remap": { about: "give deleted files that still have names new ones" },
-    "status-fd": { value: "FD", about: "refused: of use with --lazy-pages only", hidden: true },
+    "status-fd": { value: "FD", about: "gets a zero byte when lazy pages can be fetched" },
   },
   local: true,
   async run(context) {

@@ -13,8 +13,8 @@ export const criuFlags = {
   "file-locks": { about: "with file locks" },
   "manage-cgroups-mode": { value: "MODE", about: "soft, full, strict or ignore" },
   "auto-dedup": { about: "drop memory from former images" },
-  "lazy-pages": { about: "refused: memory is restored at once" },
-  "empty-ns": { value: "NAMESPACE", about: "refused: not there yet" },
+  "lazy-pages": { about: "memory is fetched by criu lazy-pages when it is needed" },
+  "empty-ns": { value: "NAMESPACE", about: "network: its content is left out, as it is in any case" },
 } as const satisfies FlagTable;
 
 const modes = ["ignore", "soft", "full", "strict"] as const;
@@ -22,7 +22,8 @@ const modes = ["ignore", "soft", "full", "strict"] as const;
 type Common = Omit<CheckpointOptions, "leaveRunning">;
 
 export function criuOptions(flags: Flags): Common {
-  if (flags.one("empty-ns") !== undefined) throw new CommandError("--empty-ns is not implemented");
+  const empty = flags.one("empty-ns");
+  if (empty !== undefined && empty !== "network") throw new CommandError(`--empty-ns knows network only, not ${empty}`);
   const asked = flags.one("manage-cgroups-mode");
   const mode = modes.find((known) => known === asked);
   if (asked !== undefined && mode === undefined) throw new CommandError(`Invalid manage-cgroups-mode value: ${asked}`);

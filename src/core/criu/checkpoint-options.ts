@@ -1,5 +1,6 @@
 /** What may be asked of a checkpoint or a restore, beyond where it lies. */
-import { RuntimeError } from "../../lib/errors.ts";
+import { constants, readFileSync } from "node:fs";
+import { errnoName, RuntimeError } from "../../lib/errors.ts";
 
 /** How cgroups below the container's own are treated; its own comes from the configuration. ignore: everything goes into its own. */
 export type CgroupsMode = "ignore" | "soft" | "full" | "strict";
@@ -39,22 +40,26 @@ export interface CheckpointOptions extends CommonOptions {
   readonly preDump?: boolean | undefined;
   /** Images of the pre-dump before, relative to imagesDirectory. */
   readonly parentPath?: string | undefined;
-  /** A CRIU page server, which gets the memory. */
+  /** A CRIU page server, which gets the memory. With lazyPages: where we serve it. */
   readonly pageServer?: { readonly address: string; readonly port: number } | undefined;
+  /** Memory stays here until `criu lazy-pages` on the other side has fetched it from pageServer: only then the checkpoint ends. */
   readonly lazyPages?: boolean | undefined;
-  /** CRIU writes a zero byte to it when its lazy page server is ready. */
+  /** Gets a zero byte when the images are there and pages can be fetched. */
   readonly statusFd?: number | undefined;
 }
 
 export interface RestoreOptions extends CommonOptions {
   /** Connections are restored as closed. */
   readonly tcpClose?: boolean | undefined;
+  /** Memory comes by and by from a `criu lazy-pages` that listens in the work directory. */
   readonly lazyPages?: boolean | undefined;
   /** As "apparmor:PROFILE" or "selinux:LABEL", in place of the one of the images. */
   readonly lsmProfile?: string | undefined;
   readonly lsmMountContext?: string | undefined;
 }
 
+/** O_ACCMODE */
+const accessMode = 3;
 const defaultTimeoutMs = 120_000;
 
 export function timeoutOf({ timeoutMs }: CommonOptions): number {
@@ -73,14 +78,18 @@ export function checkCheckpointOptions(options: CheckpointOptions): void {
     throw invalid("pageServer needs an address and a port");
   if (ghostLimitBytes !== undefined && !(ghostLimitBytes > 0 && ghostLimitBytes < 2 ** 32))
     throw invalid("ghostLimitBytes is out of range");
-  if (lazyPages === true) throw lazy();
-  if (statusFd !== undefined) throw invalid("statusFd is only of use with lazyPages");
+  if (lazyPages === true && pageServer === undefined) throw invalid("lazyPages needs pageServer: where the pages are fetched");
+  if (lazyPages === true && preDump === true) throw invalid("lazyPages and preDump exclude each other");
+  if (statusFd !== undefined) checkStatusFd(statusFd, lazyPages === true);
 }
 
 /** @throws RuntimeError as for a checkpoint. */
 export function checkRestoreOptions(options: RestoreOptions): void {
   checkCommon(options);
-  if (options.lazyPages === true) throw lazy();
+  if (options.manageCgroupsMode === "strict")
+    throw invalid(
+      "manageCgroupsMode strict restores no cgroup that is there, and the container's is: it is made first. Use full",
+    );
   if (options.tcpClose === true && options.tcpEstablished === true)
     throw invalid("tcpClose and tcpEstablished exclude each other");
 }
@@ -95,6 +104,14 @@ function invalid(message: string): RuntimeError {
   return new RuntimeError("invalid_argument", message);
 }
 
-function lazy(): RuntimeError {
-  return new RuntimeError("unimplemented", "lazy pages are not implemented: restore with all of its memory");
+function checkStatusFd(fd: number, lazyPages: boolean): void {
+  if (!lazyPages) throw invalid("statusFd is only of use with lazyPages");
+  let flags = 0;
+  try {
+    flags = Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1] ?? "0", 8);
+  } catch (error) {
+    if (errnoName(error) !== "ENOENT") throw error;
+    throw invalid(`statusFd ${fd} is not open`);
+  }
+  if ((flags & accessMode) === constants.O_RDONLY) throw invalid(`statusFd ${fd} is not writable`);
 }

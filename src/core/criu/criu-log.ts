@@ -1,6 +1,7 @@
 /** What went wrong, from CRIU's log: its last words of an error, those that name a resource first. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { RuntimeError } from "../../lib/errors.ts";
+import { errnoName, RuntimeError } from "../../lib/errors.ts";
 
 /** Said at any time, and meaning nothing: a limit that CRIU would like to raise, a cache that it would like to keep. */
 const noise = [/rlimit: Can't setup RLIMIT_NOFILE for self/, /Can't keep kdat cache/];
@@ -24,12 +25,46 @@ export function condenseLog(log: string): string {
     .map((line) =>
       line
         .replace(/^\([\d.]+\)\s*/, "")
-        .replace(/^(?:\s*\d+:\s*)?Error \([^)]*\):\s*/, "")
+        .replace(/^(?:pie: )?(?:\s*\d+:\s*)?Error \([^)]*\):\s*/, "")
         .trim(),
     );
   const telling = lines.filter((line) => !summaries.some((pattern) => pattern.test(line)));
   const chosen = [...new Set(telling.length > 0 ? telling : lines)].slice(0, most);
   return chosen.join("; ").slice(0, longest);
+}
+
+/** Whose descriptors CRIU was at when it gave up, by the host's process id; `fd` is undefined when it could not even get them. */
+export function lastDescriptor(log: string): { readonly pid: number; readonly fd: number | undefined } | undefined {
+  const lines = log.split("\n");
+  const end = lines.findIndex((line) => /\bError\b/.test(line) && !noise.some((pattern) => pattern.test(line)));
+  const before = lines.slice(0, end === -1 ? 0 : end);
+  const start = before.findLastIndex((line) => line.includes("Dumping opened files (pid: "));
+  const done = before.findLastIndex((line) => line.endsWith("----------------------------------------"));
+  const pid = /\(pid: (\d+)\)/.exec(before[start] ?? "")?.[1];
+  // A second rule ends them.
+  if (pid === undefined || done > start + 1) return undefined;
+  const fd = before.slice(start).findLast((line) => / fdinfo \d+: /.test(line));
+  return { pid: Number(pid), fd: fd === undefined ? undefined : Number(/ fdinfo (\d+): /.exec(fd)?.[1]) };
+}
+
+/** CRIU passes descriptors by a socket, which these do not go through: it cannot say which one it was. */
+const neverPassed = /io_uring/;
+
+/** As long as the process is there. */
+function describeDescriptor(log: string): string {
+  const last = lastDescriptor(log);
+  if (last === undefined) return "";
+  const directory = `/proc/${last.pid}/fd`;
+  try {
+    const name = readFileSync(`/proc/${last.pid}/comm`, "utf8").trim();
+    const links = readdirSync(directory).map((fd) => ({ fd: Number(fd), link: readlinkSync(`${directory}/${fd}`) }));
+    const culprit = links.find(({ fd, link }) => (last.fd === undefined ? neverPassed.test(link) : fd === last.fd));
+    if (culprit === undefined) return "";
+    return `; descriptor ${culprit.fd} of process ${JSON.stringify(name)} is ${JSON.stringify(culprit.link)}`;
+  } catch (error) {
+    if (["ENOENT", "ESRCH"].includes(errnoName(error) ?? "")) return "";
+    throw error;
+  }
 }
 
 /** The failure of a dump or a restore as an error that names the object and where CRIU's own words are. */
@@ -42,5 +77,8 @@ export async function criuFailure(
   const text = await readFile(log.path, "utf8").catch(() => "");
   const told = condenseLog(text) || words || "CRIU gave no reason";
   const code = /No space left on device/.test(text) ? "resource_exhausted" : "internal";
-  return new RuntimeError(code, `${what}: ${told} (log: ${log.path})`, { criuErrno: number ?? 0, log: log.path });
+  return new RuntimeError(code, `${what}: ${told}${describeDescriptor(text)} (log: ${log.path})`, {
+    criuErrno: number ?? 0,
+    log: log.path,
+  });
 }

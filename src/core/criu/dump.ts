@@ -1,14 +1,27 @@
 /** Checkpoint of one container: CRIU's dump, run inside those of its namespaces that are not its own alone. */
 
-import { once } from "node:events";
-import { closeSync, constants, mkdirSync, openSync, readlinkSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { readFile } from "node:fs/promises";
-import { connect } from "node:net";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path/posix";
 import { CgroupMode, NetworkLock, type Options, RequestType } from "../../gen/criu/rpc.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { openProcess } from "../open-process.ts";
 import type { Op } from "../plan.ts";
+import { nsKind } from "../plan-schema.ts";
+import { capabilityBits } from "../process/capabilities.ts";
 import type { ProcessIdentity } from "../runtime.ts";
 import type { Shim } from "../shim/shim.ts";
 import { type CgroupsMode, type CheckpointOptions, checkCheckpointOptions, timeoutOf } from "./checkpoint-options.ts";
@@ -18,6 +31,7 @@ import { type CriuProgram, needFeature } from "./criu-program.ts";
 import { externalMounts, parseMountTable } from "./external-mounts.ts";
 import { whileFrozen } from "./hold.ts";
 import { ImageDirectory, stdioNames } from "./image-directory.ts";
+import { PageServerLink } from "./page-server.ts";
 
 export interface DumpInput {
   /** Names the container, for messages. */
@@ -42,7 +56,8 @@ export interface DumpInput {
 }
 
 const initSlot = 0;
-const inheritSlot = 1;
+/** Behind CRIU's socket. */
+const pagesSlot = 2;
 export const dumpLog = "dump.log";
 const logLevel = 4;
 
@@ -58,15 +73,35 @@ export async function dump(input: DumpInput): Promise<void> {
   const { program, options, what } = input;
   checkCheckpointOptions(options);
   const deadlineMs = timeoutOf(options);
+  const lazy = options.lazyPages === true;
+  // CRIU serves lazy pages itself: in the host's network, where they are fetched.
+  const outside = lazy ? input.outside & ~nsKind.net : input.outside;
   if (options.preDump === true) await needFeature(program, "memTrack");
+  if (lazy) {
+    await needFeature(program, "lazyPages");
+    checkPipeSize();
+  }
   using images = ImageDirectory.make(options.imagesDirectory);
+  checkParent(images.path, options.parentPath);
   using work = openWork(options.workDirectory);
   using init = openProcess(input.init);
   const mountTable = await readFile(`/proc/${input.init.pid}/mountinfo`, "utf8");
   const hostTable = await readFile("/proc/self/mountinfo", "utf8");
   const mounts = externalMounts(parseMountTable(mountTable), parseMountTable(hostTable), input.maskedPaths);
   const stdio = stdioNames(input.init.pid, mountTable);
-  await using server = await PageServerLink.connect(options.pageServer);
+  using pages = lazy || options.pageServer === undefined ? undefined : await PageServerLink.toServer(options.pageServer);
+  using config = lazy ? lazyConfig(options) : undefined;
+  // Before CRIU is called: who restores with lazy pages begins while this goes on.
+  images.writeNotes(
+    {
+      version: 1,
+      architecture: process.arch,
+      externalMounts: mounts,
+      terminal: input.terminal,
+      ...(lazy ? { externalNetwork: true } : {}),
+    },
+    stdio.names,
+  );
   const run = async (): Promise<void> => {
     const response = await callCriu(
       {
@@ -74,11 +109,12 @@ export async function dump(input: DumpInput): Promise<void> {
         plan: [
           { op: "parent-death-signal", signal: 9 },
           { op: "clean-start" },
-          ...(input.outside === 0 ? [] : [{ op: "join-process", slot: initSlot, kinds: input.outside } satisfies Op]),
+          ...(pages === undefined ? [] : [{ op: "connect-unix", out: pagesSlot, path: pages.path } satisfies Op]),
+          ...(outside === 0 ? [] : [{ op: "join-process", slot: initSlot, kinds: outside } satisfies Op]),
         ],
         cloneKinds: 0,
-        fds: [init.fd, ...server.fds],
-        inherit: server.fds.map((_, index) => inheritSlot + index),
+        fds: [init.fd],
+        inherit: pages === undefined ? [] : [pagesSlot],
         deadlineMs,
       },
       {
@@ -92,14 +128,26 @@ export async function dump(input: DumpInput): Promise<void> {
             freezeCgroup: input.freezer,
             orphanPtsMaster: true,
             extMnt: mounts.map((mountPoint) => ({ key: mountPoint, val: mountPoint })),
-            external: [...stdio.externalFiles, ...(input.sharedPid === true ? [externalPid(input.init.pid)] : [])],
+            external: [
+              ...stdio.externalFiles,
+              ...(input.sharedPid === true ? [externalNamespace(input.init.pid, "pid", pidNamespaceKey)] : []),
+              ...(lazy ? [externalNamespace(input.init.pid, "net", netNamespaceKey)] : []),
+            ],
             inheritFd: [],
             ...(input.networkHeld === true ? { networkLock: NetworkLock.SKIP } : {}),
+            cgRoot: [],
             timeout: Math.ceil(deadlineMs / 1000),
-            ...(server.fds.length === 0 ? {} : { ps: { fd: firstInherited } }),
+            ...(pages === undefined ? {} : { ps: { fd: firstInherited } }),
+            ...(lazy ? { ps: { port: options.pageServer?.port } } : {}),
+            // The whole namespace would be locked, and its copy has no such rules.
+            ...(lazy && options.tcpEstablished !== true ? { networkLock: NetworkLock.SKIP } : {}),
+            ...(config === undefined ? {} : { configFile: config.path }),
           },
         },
-        onNotify: async (script, pid) => await options.onStep?.(script, pid),
+        onNotify: async (script, pid) => {
+          if (script === "status-ready" && options.statusFd !== undefined) writeSync(options.statusFd, Buffer.of(0));
+          await options.onStep?.(script, pid);
+        },
       },
     );
     if (!response.success)
@@ -112,14 +160,43 @@ export async function dump(input: DumpInput): Promise<void> {
   };
   if (input.held === true || options.preDump === true) await run();
   else await whileFrozen(input.shim, [input.freezer], deadlineMs, run);
-  images.writeNotes({ version: 1, architecture: process.arch, externalMounts: mounts, terminal: input.terminal }, stdio.names);
 }
 
-/** By which name CRIU asks for the PID namespace again. */
-export const pidNamespaceKey = "caissonPid";
+function checkParent(images: string, parent: string | undefined): void {
+  if (parent === undefined) return;
+  const path = resolve(images, parent);
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true)
+    throw new RuntimeError("invalid_argument", `parentPath: ${path} is no directory`, { path });
+}
 
-function externalPid(pid: number): string {
-  return `${readlinkSync(`/proc/${pid}/ns/pid`).replace(":[", "[")}:${pidNamespaceKey}`;
+/** By which names CRIU asks for namespaces again. */
+export const pidNamespaceKey = "caissonPid";
+export const netNamespaceKey = "caissonNet";
+
+function externalNamespace(pid: number, type: "pid" | "net", key: string): string {
+  return `${readlinkSync(`/proc/${pid}/ns/${type}`).replace(":[", "[")}:${key}`;
+}
+
+/** CRIU's page server sends what lies behind the first page of a pipe only if it may make the pipe this large. */
+function checkPipeSize(): void {
+  const needed = 4 << 20;
+  const capabilities = BigInt(`0x${/^CapEff:\s*(\w+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`);
+  if ((capabilities & capabilityBits(["CAP_SYS_RESOURCE"])) !== 0n) return;
+  const most = Number(readFileSync("/proc/sys/fs/pipe-max-size", "utf8"));
+  if (most >= needed) return;
+  throw new RuntimeError(
+    "failed_precondition",
+    `lazy pages need CAP_SYS_RESOURCE, or sysctl fs.pipe-max-size of ${needed} at least: it is ${most}`,
+  );
+}
+
+/** CRIU takes the address of its lazy page server from nowhere else, and would listen on all. */
+function lazyConfig({ pageServer, configFile }: CheckpointOptions): Disposable & { readonly path: string } {
+  const directory = mkdtempSync(join(tmpdir(), "caisson-criu-"));
+  const path = join(directory, "criu.conf");
+  const before = configFile === undefined ? "" : readFileSync(configFile, "utf8");
+  writeFileSync(path, `${before}\naddress ${pageServer?.address ?? ""}\n`);
+  return { path, [Symbol.dispose]: () => rmSync(directory, { recursive: true, force: true }) };
 }
 
 function translateOptions(options: CheckpointOptions): Partial<Options> {
@@ -132,6 +209,7 @@ function translateOptions(options: CheckpointOptions): Partial<Options> {
     shellJob: options.shellJob === true,
     linkRemap: options.linkRemap === true,
     autoDedup: options.autoDedup === true,
+    lazyPages: options.lazyPages === true,
     trackMem: options.preDump === true,
     ...(options.parentPath === undefined ? {} : { parentImg: options.parentPath, trackMem: true }),
     ...(options.ghostLimitBytes === undefined ? {} : { ghostLimit: options.ghostLimitBytes }),
@@ -155,33 +233,4 @@ export function openWork(
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   return { path, fd, [Symbol.dispose]: () => closeSync(fd) };
-}
-
-/** Connected here, in the host's network: CRIU itself is in the container's. */
-class PageServerLink implements AsyncDisposable {
-  readonly fds: readonly number[];
-  readonly #close: () => void;
-
-  private constructor(fds: readonly number[], close: () => void) {
-    this.fds = fds;
-    this.#close = close;
-  }
-
-  static async connect(server: CheckpointOptions["pageServer"]): Promise<PageServerLink> {
-    if (server === undefined) return new PageServerLink([], () => {});
-    const { address, port } = server;
-    const socket = connect({ host: address, port });
-    try {
-      await once(socket, "connect");
-    } catch (error) {
-      throw new RuntimeError("unavailable", `the page server ${address}:${port} cannot be reached`, {}, error);
-    }
-    socket.pause();
-    const { fd } = (socket as unknown as { readonly _handle: { readonly fd: number } })._handle;
-    return new PageServerLink([fd], () => socket.destroy());
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#close();
-  }
 }

@@ -23,6 +23,8 @@ export interface CheckpointNotes {
   readonly architecture: string;
   readonly externalMounts: readonly string[];
   readonly terminal: boolean;
+  /** CRIU asks for the network namespace by name. */
+  readonly externalNetwork?: boolean;
 }
 
 const stdioFile = "descriptors.json";
@@ -63,7 +65,7 @@ export class ImageDirectory implements Disposable {
   /** @throws RuntimeError data_loss; failed_precondition for a checkpoint of another architecture. */
   readNotes(): CheckpointNotes {
     const notes = this.#readJson(notesFile) as Partial<CheckpointNotes> | null;
-    const { architecture, externalMounts, terminal } = notes ?? {};
+    const { architecture, externalMounts, terminal, externalNetwork } = notes ?? {};
     if (notes?.version !== 1 || typeof architecture !== "string" || !isStrings(externalMounts) || typeof terminal !== "boolean")
       throw this.#damaged(notesFile);
     if (architecture !== process.arch)
@@ -71,7 +73,7 @@ export class ImageDirectory implements Disposable {
         "failed_precondition",
         `the checkpoint in ${this.path} is of ${architecture}, this machine is ${process.arch}`,
       );
-    return { version: 1, architecture, externalMounts, terminal };
+    return { version: 1, architecture, externalMounts, terminal, externalNetwork: externalNetwork === true };
   }
 
   readStdio(): StdioNames {

@@ -9,13 +9,14 @@ import { NetworkLock, type Options, RequestType } from "../../gen/criu/rpc.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import type { Plan } from "../plan.ts";
+import { nsKind } from "../plan-schema.ts";
 import type { Shim } from "../shim/shim.ts";
 import { type RestoreOptions, timeoutOf } from "./checkpoint-options.ts";
 import { callCriu, firstInherited } from "./criu-child.ts";
 import { checkPages } from "./criu-images.ts";
 import { criuFailure } from "./criu-log.ts";
-import type { CriuProgram } from "./criu-program.ts";
-import { cgroupModes, openWork, pidNamespaceKey } from "./dump.ts";
+import { type CriuProgram, needFeature } from "./criu-program.ts";
+import { cgroupModes, netNamespaceKey, openWork, pidNamespaceKey } from "./dump.ts";
 import type { MountEntry } from "./external-mounts.ts";
 import type { CheckpointNotes, ImageDirectory } from "./image-directory.ts";
 import { treeBarrier } from "./restore-tree.ts";
@@ -23,6 +24,8 @@ import { checkMounts, treeOf } from "./restored-check.ts";
 
 export const restoreLog = "restore.log";
 const logLevel = 4;
+/** One of those that stand for stdio in a start. */
+const unusedSlot = 0;
 
 export interface RestoreInput {
   readonly what: string;
@@ -45,6 +48,8 @@ export interface RestoreInput {
   /** The container has CAP_SYS_ADMIN: it may have mounts of its own. */
   readonly mayMount: boolean;
   readonly freezer: string;
+  /** The container's own cgroup, as CRIU sees it: "/" in a cgroup namespace that begins there. */
+  readonly cgroupRoot: string;
   /** The shim's own cgroup, as `freezer` is the container's: CRIU goes there before the container is frozen. */
   readonly shimFreezer: string;
   /** The pod's network is held still until its other containers are back. */
@@ -63,12 +68,19 @@ export interface Restored {
 export async function restore(input: RestoreInput): Promise<Restored> {
   const { options, what, images } = input;
   checkPages(images.path);
-  using work = openWork(options.workDirectory);
+  if (options.lazyPages === true) await needFeature(input.program, "lazyPages");
+  const managed = options.manageCgroupsMode !== undefined && options.manageCgroupsMode !== "ignore";
+  // Then CRIU mounts hierarchies where it works, which has to lie in its own mount namespace: a path, not a descriptor of ours.
+  using work = openWork(managed ? undefined : options.workDirectory);
+  const directories: Partial<Options> = managed
+    ? { imagesDirFd: -1, imagesDir: images.path }
+    : { imagesDirFd: images.fd, workDirFd: work.fd ?? images.fd };
   let criuPid = 0;
   let notified = 0;
   let consoleFd: number | undefined;
   const inherited = [
     ...inheritedStdio(input),
+    ...(input.notes.externalNetwork === true ? [{ key: netNamespaceKey, slot: unusedSlot }] : []),
     ...(input.pidNamespace === undefined ? [] : [{ key: pidNamespaceKey, slot: input.pidNamespace }]),
   ];
   let namespaces: NamespaceLinks | undefined;
@@ -77,6 +89,7 @@ export async function restore(input: RestoreInput): Promise<Restored> {
     const response = await callCriu(
       {
         ...input,
+        plan: [...input.plan, { op: "open-own-ns", out: unusedSlot, kind: nsKind.net }],
         inherit: inherited.map(({ slot }) => slot),
         deadlineMs: timeoutOf(options),
         onBarrier: async (number, pid) => {
@@ -94,14 +107,14 @@ export async function restore(input: RestoreInput): Promise<Restored> {
           opts: {
             ...translateOptions(options),
             ...(input.networkHeld === true ? { networkLock: NetworkLock.SKIP } : {}),
-            imagesDirFd: images.fd,
-            workDirFd: work.fd ?? images.fd,
+            ...directories,
             root: input.rootPath,
             extMnt: input.notes.externalMounts.map((mountPoint, index) => ({
               key: mountPoint,
               val: join(input.externalsPath, String(index)),
             })),
             external: [],
+            cgRoot: managed ? [{ path: input.cgroupRoot }] : [],
             inheritFd: inherited.map(({ key }, index) => ({ key, fd: firstInherited + index })),
           },
         },
@@ -175,6 +188,7 @@ function translateOptions(options: RestoreOptions): Partial<Options> {
     fileLocks: options.fileLocks === true,
     shellJob: options.shellJob === true,
     autoDedup: options.autoDedup === true,
+    lazyPages: options.lazyPages === true,
     ...(options.configFile === undefined ? {} : { configFile: options.configFile }),
     ...(options.lsmProfile === undefined ? {} : { lsmProfile: options.lsmProfile }),
     ...(options.lsmMountContext === undefined ? {} : { lsmMountContext: options.lsmMountContext }),

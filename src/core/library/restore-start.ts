@@ -83,6 +83,7 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
     stdio: input.spec.terminal === true ? undefined : [stdin, stdout, stderr],
     mayMount: true,
     freezer: cgroup.cgroups.freezer(cgroup.path),
+    cgroupRoot: shape.cgroup === "new" ? "/" : cgroup.path,
     shimFreezer: machine.cgroups.freezer(shimCgroupOf(shimId)),
     options,
     signal,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { condenseLog } from "../../../../src/core/criu/criu-log.ts";
+import { condenseLog, lastDescriptor } from "../../../../src/core/criu/criu-log.ts";
 
 describe("condenseLog", () => {
   it("tells what could not be saved, once, without places and times", () => {
@@ -16,5 +16,22 @@ describe("condenseLog", () => {
   it("falls back on what CRIU says last", () => {
     expect(condenseLog("(00.4) Error (criu/cr-dump.c:2111): Dumping FAILED.\n")).toBe("Dumping FAILED.");
     expect(condenseLog("all is well\n")).toBe("");
+  });
+});
+
+describe("lastDescriptor", () => {
+  const rule = "(00.07) ----------------------------------------";
+  const files = ["(00.05) Dumping opened files (pid: 40)", rule, "(00.07) 40 fdinfo 0: pos: 0 flags: 0/0"];
+  const failed = "(00.08) Error (criu/sk-inet.c:200): inet: Connected TCP socket";
+
+  it("is the one that CRIU was at, or none when it had got none", () => {
+    const second = "(00.07) 40 fdinfo 7: pos: 0 flags: 2/0x1";
+    expect(lastDescriptor([...files, second, failed, rule].join("\n"))).toEqual({ pid: 40, fd: 7 });
+    expect(lastDescriptor([...files.slice(0, 2), failed].join("\n"))).toEqual({ pid: 40, fd: undefined });
+  });
+
+  it("is nobody's when descriptors were not the matter", () => {
+    expect(lastDescriptor([...files, rule, failed].join("\n"))).toBeUndefined();
+    expect(lastDescriptor("all is well\n")).toBeUndefined();
   });
 });
