@@ -102,7 +102,11 @@ export const sections: readonly Section[] = [
       { tag: "id-mappings", what: "User namespaces with any mapping" },
       { tag: "nested-user-namespace", what: "User namespaces inside user namespaces" },
       { tag: "newuidmap", what: "Mappings of a user's subordinate ids by newuidmap and newgidmap" },
-      { tag: "time-offsets", what: "Offsets of the clocks of a time namespace" },
+      {
+        tag: "time-offsets",
+        what: "Offsets of the clocks of a time namespace",
+        no: { rootless: "a process that others may not look into yet belongs to root in procfs; refused by name" },
+      },
       { tag: "hostname", what: "Host and domain name" },
       { tag: "loopback", what: "Loopback interface brought up" },
       {
@@ -124,7 +128,11 @@ export const sections: readonly Section[] = [
       { tag: "propagation", what: "Propagation of mounts, both ways" },
       { tag: "mount-options", what: "Mount flags (nosuid, nodev, noexec, ro, ...) and options of the file system" },
       { tag: "recursive-attributes", what: "Recursive attributes (rro, ...)" },
-      { tag: "idmap", what: "Id-mapped mounts" },
+      {
+        tag: "idmap",
+        what: "Id-mapped mounts",
+        no: { rootless: "the kernel maps mounts for who is root of the file system; refused by name" },
+      },
       { tag: "tmpfs", what: "tmpfs" },
       { tag: "tmpcopyup", what: "tmpfs that begins with a copy of what it covers" },
       { tag: "overlay", what: "Overlay of several layers" },

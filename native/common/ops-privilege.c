@@ -94,8 +94,8 @@ int op_user(struct run *run, const value *v)
 		return say(run, error, "owner of stdio", NULL, NULL);
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return say(run, -errno, "keepcaps", NULL, NULL);
-	if (syscall(SYS_setgroups, (long)count, groups) < 0)
-		return say(run, -errno, "setgroups", NULL, NULL);
+	if ((error = set_groups(run, groups, count)) < 0)
+		return error;
 	if (syscall(SYS_setresgid, (long)gid, (long)gid, (long)gid) < 0)
 		return say(run, -errno, "setresgid", NULL, NULL);
 	if (syscall(SYS_setresuid, (long)uid, (long)uid, (long)uid) < 0)

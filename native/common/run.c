@@ -81,6 +81,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,
 	[OP_HOLD_NETWORK] = op_hold_network,
+	[OP_MAPPED_USERNS] = op_mapped_userns,
 	[OP_KEEP] = op_keep,
 };
 
@@ -148,7 +149,7 @@ void close_all_descriptors(struct run *run)
 
 void close_foreign_descriptors(struct run *run)
 {
-	int keep[PLAN_SLOTS + PLAN_PINS + 4];
+	int keep[PLAN_SLOTS + PLAN_PINS + 6];
 	size_t count = 0;
 	for (size_t i = 0; i < PLAN_SLOTS; i++)
 		if (run->env->slots[i] >= 0)
@@ -160,6 +161,8 @@ void close_foreign_descriptors(struct run *run)
 	keep[count++] = run->env->release;
 	keep[count++] = run->env->image;
 	keep[count++] = run->env->proc;
+	keep[count++] = run->proc;
+	keep[count++] = run->own_fds;
 	close_except(3, keep, count);
 }
 
@@ -228,7 +231,7 @@ _Noreturn static void fail(struct run *run, int error, const char *signature, co
 
 _Noreturn void plan_run(const struct plan *plan, struct plan_env *env)
 {
-	struct run run = { .plan = plan, .env = env, .root = -1, .proc = -1, .own_fds = -1, .null_device = -1, .mask_template = -1, .listener = -1 };
+	struct run run = { .plan = plan, .env = env, .root = -1, .proc = -1, .own_fds = -1, .null_device = -1, .mask_template = -1, .listener = -1, .rootless = geteuid() != 0 };
 	value values[OP_MAX_FIELDS];
 	plan_cursor(plan, &run.cursor);
 	while (plan_next(&run.cursor)) {

@@ -23,6 +23,7 @@ struct run {
 	int null_device;    /* O_PATH of a verified null device of the mount tree at hand; -1: not open yet */
 	int listener;       /* seccomp notification descriptor, kept for `send-listener` until execve; -1: none */
 	int mask_template;  /* the empty tmpfs that masks directories; -1: none yet */
+	int rootless;       /* an ordinary user on the host */
 	int death_signal;   /* lost at fork and at a change of credentials, so it is kept here */
 	unsigned kept;      /* how many descriptors from 3 on are the executed process's */
 	uint8_t in_container; /* "/" is the container's: pivoted, or its mount namespace joined */
@@ -116,7 +117,7 @@ int fs_set_option(int fs, const char *option, uint32_t size);
 
 /* ---- one function per op */
 op_function op_clean_start, op_join_ns, op_join_process, op_new_ns, op_new_userns, op_fork, op_barrier, op_cgroup_attach, op_export, op_pin,
-	op_open_own_ns, op_bind_own_ns, op_parent_death_signal, op_reaper;
+	op_open_own_ns, op_bind_own_ns, op_parent_death_signal, op_reaper, op_mapped_userns;
 op_function op_open_tree, op_fsmount, op_overlay, op_mount_attr, op_root_propagation, op_attach_root, op_use_root, op_attach, op_pivot,
 	op_unmount, op_mkdir, op_mknod, op_symlink, op_mask, op_readonly, op_remount_attr, op_open_in_root, op_open_host, op_copy_tree,
 	op_attach_host, op_chown_slot;
@@ -134,5 +135,6 @@ void find_home(struct run *run);
 int plan_forks_later(const struct run *run);
 /* After entering a user namespace: its root, no groups of the host. */
 int become_namespace_root(struct run *run);
+int set_groups(struct run *run, const uint32_t *groups, uint32_t count);
 
 #endif

@@ -1,4 +1,4 @@
-/* Clients: SEQPACKET connections of uid 0, one request per packet. */
+/* Clients: SEQPACKET connections of uid 0, or of the user whose shim this is, one request per packet. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
@@ -212,7 +212,7 @@ static void client_arrived(struct watch *watch, uint32_t events)
 		spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		return;
 	}
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.uid != 0)
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid != 0 && peer.uid != geteuid()))
 		return;
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer) < 0)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);

@@ -60,8 +60,9 @@ function placeOf(globals: Globals): ContainerPlace {
     if (root === "/") throw misused("--root cannot be /");
     return { root, asked: true };
   }
-  const own = process.env.XDG_RUNTIME_DIR;
-  return { root: process.geteuid?.() === 0 || own === undefined ? defaultRoot : `${own}/caisson`, asked: false };
+  const uid = process.geteuid?.();
+  if (uid === 0) return { root: defaultRoot, asked: false };
+  return { root: `${process.env.XDG_RUNTIME_DIR ?? `/run/user/${uid}`}/caisson`, asked: false };
 }
 
 async function run(asked: Asked, log: RunLog): Promise<number> {

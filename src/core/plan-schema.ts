@@ -200,6 +200,10 @@ export const opSchemas = {
   /** In place of pivot: whole views of procfs and sysfs outside the root are hidden, the root is moved over "/", chroot. */
   "move-root": op(81, {}),
 
+  // ---- ordinary users
+  /** unshare(CLONE_NEWUSER), then the barrier `number`, at which the requester has newuidmap and newgidmap write the maps; ids become 0. */
+  "mapped-userns": op(87, { number: "u32" }),
+
   // ---- checkpoint and restore
   /** Executes a program of the host, with these slots as descriptors 3, 4, 5, ... Last operation. */
   "exec-host": op(110, { path: "str", args: "strs", env: "strs", slots: "u32s" }),

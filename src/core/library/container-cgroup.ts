@@ -1,13 +1,14 @@
 /** Where a container's cgroup is, and what had to be made above it. */
 import { existsSync } from "node:fs";
 import { dirname, join, normalize } from "node:path/posix";
-import { RuntimeError } from "../../lib/errors.ts";
+import { codeOf, RuntimeError } from "../../lib/errors.ts";
 import type { Cgroups } from "../cgroup/cgroups.ts";
 import { Cgroups as CgroupsOf } from "../cgroup/cgroups.ts";
-import { hierarchiesBelow, hierarchyKey } from "../cgroup/hierarchies.ts";
+import { type Hierarchies, hierarchiesBelow, hierarchyKey } from "../cgroup/hierarchies.ts";
 import { setDeviceRules } from "../device/device-cgroup.ts";
 import { completeRule } from "../device/device-rules.ts";
 import type { CgroupConfig, Config } from "./config.ts";
+import { delegatedAt, refuseUndelegated, withRemedy } from "./delegated-cgroups.ts";
 import type { Machine } from "./machine.ts";
 import { translateResources } from "./translate.ts";
 
@@ -15,6 +16,8 @@ import { translateResources } from "./translate.ts";
 export interface ContainerCgroup {
   readonly cgroups: Cgroups;
   readonly path: string;
+  /** Of an ordinary user: `cgroups` has the hierarchies that were handed over to it. */
+  readonly delegated: boolean;
 }
 
 /** Without a word the cgroup is named for the container, below the caller's own. */
@@ -22,7 +25,12 @@ export function cgroupOf(machine: Machine, id: string, config: Config): Containe
   const inner = innerPath(config.cgroups, id);
   const absolute = inner.startsWith("/");
   // Cleaned as if rooted where it begins: it cannot climb.
-  return { cgroups: absolute ? machine.cgroups : machine.ownCgroups, path: normalize(`/${inner}`) };
+  const path = normalize(`/${inner}`);
+  const cgroups = absolute ? machine.cgroups : machine.ownCgroups;
+  if (machine.caller === undefined) return { cgroups, path, delegated: false };
+  const handedOver = delegatedAt(cgroups.hierarchies, path, machine.ownPaths);
+  refuseUndelegated(config, handedOver);
+  return { cgroups: new CgroupsOf(handedOver), path, delegated: true };
 }
 
 function innerPath({ path, parent = "", name }: CgroupConfig = {}, id: string): string {
@@ -37,8 +45,13 @@ export function recordedCgroup(
   config: Config,
   recorded: Readonly<Record<string, string>>,
 ): ContainerCgroup {
-  const { path } = cgroupOf(machine, id, config);
-  const { hierarchies } = machine.cgroups;
+  const path = normalize(`/${innerPath(config.cgroups, id)}`);
+  const all = machine.cgroups.hierarchies;
+  const hierarchies: Hierarchies = {
+    version: all.version,
+    v1: all.v1.filter((hierarchy) => hierarchyKey(hierarchy) in recorded),
+    unified: "" in recorded ? all.unified : undefined,
+  };
   const own = (key: string, mountPoint: string): [string, string] => {
     const directory = recorded[key];
     if (directory === undefined || !directory.startsWith(`${mountPoint}/`) || !directory.endsWith(path)) return [key, ""];
@@ -48,7 +61,7 @@ export function recordedCgroup(
     ...hierarchies.v1.map((hierarchy) => own(hierarchyKey(hierarchy), hierarchy.mountPoint)),
     ...(hierarchies.unified === undefined ? [] : [own("", hierarchies.unified.mountPoint)]),
   ]);
-  return { cgroups: new CgroupsOf(hierarchiesBelow(hierarchies, below)), path };
+  return { cgroups: new CgroupsOf(hierarchiesBelow(hierarchies, below)), path, delegated: machine.caller !== undefined };
 }
 
 /** @throws RuntimeError failed_precondition when something lives in it, or it is frozen. */
@@ -68,17 +81,32 @@ export function missingParents({ cgroups, path }: ContainerCgroup): readonly str
 }
 
 export async function makeCgroup(at: ContainerCgroup, config: Config): Promise<void> {
-  await at.cgroups.make(at.path, translateResources(config.cgroups?.resources ?? {}));
+  await explained(at, at.cgroups.make(at.path, translateResources(config.cgroups?.resources ?? {})));
   applyRules(at, config);
 }
 
 /** Device rules last: they are the only resource that takes something away for a moment, and never gives too much. */
 export async function changeCgroup(at: ContainerCgroup, config: Config): Promise<void> {
-  await at.cgroups.change(at.path, translateResources(config.cgroups?.resources ?? {}));
+  await explained(at, at.cgroups.change(at.path, translateResources(config.cgroups?.resources ?? {})));
   applyRules(at, config);
 }
 
-function applyRules({ cgroups, path }: ContainerCgroup, config: Config): void {
+/** @throws RuntimeError failed_precondition where there is no freezer. */
+export async function freezeCgroup(at: ContainerCgroup, frozen: boolean, signal: AbortSignal): Promise<void> {
+  await explained(at, at.cgroups.setFrozen(at.path, frozen, signal));
+}
+
+async function explained({ delegated }: ContainerCgroup, work: Promise<unknown>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    throw delegated && codeOf(error) === "failed_precondition" ? withRemedy(error) : error;
+  }
+}
+
+/** An ordinary user's container has no device nodes but those that its user can open anyway: no rule could take or give anything. */
+function applyRules({ cgroups, path, delegated }: ContainerCgroup, config: Config): void {
+  if (delegated) return;
   const place = cgroups.use(path).devices;
   const { devices } = translateResources(config.cgroups?.resources ?? {});
   if (place !== undefined) setDeviceRules(place, (devices ?? []).map(completeRule));

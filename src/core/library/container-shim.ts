@@ -44,7 +44,7 @@ export async function startContainerShim(
   const path = shimCgroupOf(shimId);
   await makeShimCgroup(machine, path);
   try {
-    const { into, taskFiles } = machine.cgroups.use(path);
+    const { into, taskFiles } = machine.shimCgroups.use(path);
     const fixed = {
       podId: shimId,
       runDir: directory,
@@ -68,7 +68,7 @@ export async function startContainerShim(
 async function makeShimCgroup(machine: Machine, path: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await machine.cgroups.make(path, {});
+      return await machine.shimCgroups.make(path, {});
     } catch (error) {
       if (codeOf(error) !== "aborted" || attempt === racePatience) throw error;
       await sleep(attempt);
@@ -77,8 +77,8 @@ async function makeShimCgroup(machine: Machine, path: string): Promise<void> {
 }
 
 async function removeShimCgroup(machine: Machine, shimId: string): Promise<void> {
-  await machine.cgroups.remove(shimCgroupOf(shimId));
-  await machine.cgroups.removeIfEmpty(shimsCgroup);
+  await machine.shimCgroups.remove(shimCgroupOf(shimId));
+  await machine.shimCgroups.removeIfEmpty(shimsCgroup);
 }
 
 /** undefined: it has ended. */

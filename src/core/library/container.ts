@@ -17,9 +17,10 @@ import { HostRootfs } from "../host-rootfs.ts";
 import type { OciProcess } from "../oci.ts";
 import { findResctrl, leaveResctrl } from "../resctrl.ts";
 import type { AttachedStreams, AttachRequest } from "../runtime.ts";
+import { checkConfig } from "./check-config.ts";
 import type { Config } from "./config.ts";
 import { bootId, ContainerAccess } from "./container-access.ts";
-import { cgroupOf, changeCgroup, missingParents, refuseUsedCgroup, removeCgroup } from "./container-cgroup.ts";
+import { cgroupOf, changeCgroup, freezeCgroup, missingParents, refuseUsedCgroup, removeCgroup } from "./container-cgroup.ts";
 import { runPoststart, runPoststop } from "./container-hooks.ts";
 import { checkId } from "./container-id.ts";
 import { helperIdOf, removeContainerShim } from "./container-shim.ts";
@@ -31,7 +32,6 @@ import { EventQueue } from "./event-queue.ts";
 import { signalExactly, startExec } from "./exec-start.ts";
 import { type InitStart, type StartedInit, startInit } from "./init-start.ts";
 import { findMachine } from "./machine.ts";
-import { machineFacts } from "./machine-facts.ts";
 import { type PressureLevel, watchMemoryPressure } from "./memory-pressure.ts";
 import { type OciState, ociStateOf } from "./oci-state.ts";
 import { withNamespacePaths } from "./other-namespaces.ts";
@@ -39,13 +39,14 @@ import type { Process, ProcessExit } from "./process.ts";
 import type { ConsoleSize } from "./process-spec.ts";
 import { outsideKinds } from "./restore-plan.ts";
 import { refuseUnsupportedShape, startRestored } from "./restore-start.ts";
+import { refuseCriu, refuseUnmappedUser } from "./rootless.ts";
 import { readState, type SavedState, writeState } from "./saved-state.ts";
 import { shapeOf } from "./shape.ts";
 import { sharedParents } from "./shared-parents.ts";
 import { sigkill, signalNumber } from "./signals.ts";
 import { translateProcess } from "./translate.ts";
 import { resolveUser } from "./user.ts";
-import { namespaceOf, validateConfig } from "./validate.ts";
+import { namespaceOf } from "./validate.ts";
 
 const startDeadlineMs = 120_000;
 const freezeDeadlineMs = 30_000;
@@ -75,7 +76,7 @@ export class Container {
     checkId(id);
     const config = withNamespacePaths(asked, resolve(stateDir, id));
     const machine = await findMachine();
-    validateConfig(config, machineFacts(machine.cgroups.hierarchies.version));
+    checkConfig(config, machine);
     mkdirSync(stateDir, { recursive: true, mode: 0o700 });
     const directory = resolve(stateDir, id);
     if (isContainer(directory)) throw alreadyExists();
@@ -92,7 +93,7 @@ export class Container {
       init_process_start: 0,
       created: new Date().toISOString(),
       config,
-      rootless: false,
+      rootless: machine.caller !== undefined,
       cgroup_paths: Object.fromEntries(cgroup.cgroups.directories(cgroup.path)),
       namespace_paths: {},
       external_descriptors: [],
@@ -213,7 +214,7 @@ export class Container {
 
   /** Changes the limits of the cgroup, all or none; nothing else can be changed. */
   async set(config: Config): Promise<void> {
-    validateConfig(config, machineFacts(this.#access.machine.cgroups.hierarchies.version));
+    checkConfig(config, this.#access.machine);
     await this.#access.change(async (state) => {
       if ((await this.#access.status(state)) === "stopped") throw notRunning();
       const wanted = { ...state.config, cgroups: { ...state.config.cgroups, resources: config.cgroups?.resources ?? {} } };
@@ -239,8 +240,7 @@ export class Container {
       const status = await this.#access.status(state);
       if (status !== "running" && status !== "created") throw notRunning();
       advance(status, "paused");
-      const { cgroups, path } = this.#access.cgroup(state);
-      await cgroups.setFrozen(path, true, AbortSignal.timeout(freezeDeadlineMs));
+      await freezeCgroup(this.#access.cgroup(state), true, AbortSignal.timeout(freezeDeadlineMs));
     });
   }
 
@@ -248,8 +248,7 @@ export class Container {
   async resume(): Promise<void> {
     await this.#access.change(async (state) => {
       if ((await this.#access.status(state)) !== "paused") throw notPaused();
-      const { cgroups, path } = this.#access.cgroup(state);
-      await cgroups.setFrozen(path, false, AbortSignal.timeout(freezeDeadlineMs));
+      await freezeCgroup(this.#access.cgroup(state), false, AbortSignal.timeout(freezeDeadlineMs));
     });
   }
 
@@ -269,7 +268,7 @@ export class Container {
     ) {
       if (init === undefined) throw notRunning();
       signalExactly(init, number);
-    } else if (number === sigkill) await this.#killAll(state);
+    } else if (number === sigkill && cgroups.directories(path).size > 0) await this.#killAll(state);
     else if (init === undefined) throw notRunning();
     else signalExactly(init, number);
     // v1 delivers nothing to what is frozen.
@@ -296,6 +295,7 @@ export class Container {
    * could not save. The container then goes on as before.
    */
   async checkpoint(options: CheckpointOptions): Promise<void> {
+    refuseCriu(this.#access.machine.caller);
     await this.#access.change(async (state) => {
       const status = await this.#access.status(state);
       const init = this.#access.init(state);
@@ -326,6 +326,7 @@ export class Container {
    * @throws RuntimeError not_found or data_loss for images that are not there or not whole; else what CRIU could not restore.
    */
   async restore(process: Process, options: RestoreOptions): Promise<void> {
+    refuseCriu(this.#access.machine.caller);
     if (process.isStarted) throw new RuntimeError("failed_precondition", "the process was started already: make another one");
     await this.#access.change(async (state) => {
       if (state.init_process_pid !== 0) throw new RuntimeError("failed_precondition", "container already has init process");
@@ -384,9 +385,8 @@ export class Container {
   ): Promise<void> {
     const { machine, directory } = this.#access;
     const { config } = state;
-    const facts = machineFacts(machine.cgroups.hierarchies.version);
     // What a path leads to may have changed since create().
-    validateConfig(config, facts);
+    checkConfig(config, machine);
     const cgroup = this.#access.cgroup(state);
     if (await this.#endHelper(state)) {
       // Linux kills at birth whoever is cloned into a cgroup that cgroup.kill was ever written to (seen in 6.18): it has to be a new one.
@@ -452,7 +452,10 @@ export class Container {
 
   async #describe(config: Config, process: Process, root: string): Promise<OciProcess> {
     await using rootfs = new HostRootfs(openSync(root, openFlag.path | openFlag.directory));
-    const described = translateProcess(config, process.spec, await resolveUser(process.spec.user, rootfs));
+    const user = await resolveUser(process.spec.user, rootfs);
+    const { caller } = this.#access.machine;
+    if (caller !== undefined) refuseUnmappedUser(config, user, caller);
+    const described = translateProcess(config, process.spec, user);
     return { oomScoreAdj: this.#access.machine.ownOomScoreAdj, ...described };
   }
 
@@ -530,7 +533,8 @@ function linkOf(path: string): string {
   try {
     return readlinkSync(path);
   } catch (error) {
-    if (errnoName(error) === "ENOENT") return "";
+    // An ordinary user cannot look into a process that waits for its release.
+    if (errnoName(error) === "ENOENT" || errnoName(error) === "EACCES") return "";
     throw error;
   }
 }

@@ -67,7 +67,8 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
     stdio: stdio.slots,
     keep: stdio.keep,
     init: stdio.fds.length,
-    giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
+    giveAway: giveAway(config, oci, inUserNamespace && machine.caller === undefined ? stdio.pipes : []),
+    rootless: machine.caller !== undefined,
   });
   const execId = randomUUID();
   const request = { id: helperIdOf(input.id), execId, plan, cloneKinds: 0, cgroup: use.into, timeoutMs: 0, signal };

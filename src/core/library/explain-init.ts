@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join, normalize } from "node:path/posix";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
 import type { Plan } from "../plan.ts";
+import { checkConfig } from "./check-config.ts";
 import type { Config } from "./config.ts";
 import { cgroupOf } from "./container-cgroup.ts";
 import { planInit } from "./init-plan.ts";
@@ -14,7 +15,6 @@ import type { ProcessSpec } from "./process-spec.ts";
 import { JoinedNamespaces, shapeOf } from "./shape.ts";
 import { PreparedStdio } from "./stdio.ts";
 import { translateProcess } from "./translate.ts";
-import { validateConfig } from "./validate.ts";
 
 export interface ExplainedInit {
   /** Namespaces that the process is born with. */
@@ -28,8 +28,8 @@ export interface ExplainedInit {
  */
 export async function explainInit(stateDir: string, id: string, config: Config, spec: ProcessSpec): Promise<ExplainedInit> {
   const machine = await findMachine();
-  const facts = machineFacts(machine.cgroups.hierarchies.version);
-  validateConfig(config, { ...facts, realDirectory: (path) => facts.realDirectory(path) ?? normalize(path) });
+  const { realDirectory } = machineFacts(machine.cgroups.hierarchies.version);
+  checkConfig(config, machine, { realDirectory: (path) => realDirectory(path) ?? normalize(path) });
   const shape = shapeOf(config);
   const { user } = spec;
   const ids = typeof user === "object" ? user : { uid: 0, gid: 0 };

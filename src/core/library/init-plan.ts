@@ -1,6 +1,7 @@
 /**
  * The whole plan of a library container's first process. Namespaces come in the only order in which all of them can be had: what is
- * joined while the host's powers last, then the user namespace, then what is new and shall belong to it. Pure.
+ * joined while the host's powers last, then the user namespace, then what is new and shall belong to it. An ordinary user has no such
+ * powers: the user namespace comes first, and all that follows belongs to it. Pure.
  */
 import type { DeviceNode } from "../device/default-devices.ts";
 import { type HookState, hasCreationHooks, planHooks } from "../hooks.ts";
@@ -61,6 +62,8 @@ export interface InitPlanInput {
   /** Pipes that are given to the process before the host's powers go; ids of the host. */
   readonly giveAway: readonly { readonly slot: number; readonly uid: number; readonly gid: number }[];
   readonly timeOffsets: boolean;
+  /** An ordinary user's, who has power over mounts and namespaces inside its user namespace alone. */
+  readonly rootless?: boolean;
   readonly hookState: HookState;
   readonly idmapSlot: (mount: OciMount) => number | undefined;
   /** Descriptors that come with the request, the shim's own three included. */
@@ -72,7 +75,7 @@ const sigkill = 9;
 export const joinOrder = ["net", "ipc", "uts", "cgroup", "time", "pid", "mnt"] as const;
 
 export function planInit(input: InitPlanInput): { readonly cloneKinds: number; readonly plan: Plan } {
-  const { oci, shape, settings } = input;
+  const { oci, shape, settings, rootless = false } = input;
   const slots = new PlanSlots(input.receivedSlots);
   const root = shape.mnt === "new" ? planRoot(input, slots) : noRoot;
   const namespaces = planNamespaces(input);
@@ -81,14 +84,17 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
     plan: [
       // The shim is the only one who can reap this process: without it, it must not stay.
       { op: "parent-death-signal", signal: sigkill },
+      // Behind it an ordinary user's process no longer owns its own procfs files.
+      ...(rootless ? [planOomScore(settings)] : []),
       { op: "clean-start" },
       ...(oci.linux.intelRdt === undefined ? [] : [{ op: "barrier", number: rdtBarrier } as const]),
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
-      planOomScore(settings),
+      ...(rootless ? [] : [planOomScore(settings)]),
       ...planAttributes(oci, namespaces.forks),
-      ...(shape.user === "shared" ? [] : planHandOver(input)),
-      ...root.outer,
+      ...(shape.user === "shared" || rootless ? [] : planHandOver(input)),
+      ...(rootless ? [] : root.outer),
       ...namespaces.enter,
+      ...(rootless ? root.outer : []),
       ...(Object.keys(oci.linux.netDevices ?? {}).length > 0 ? [{ op: "barrier", number: netDeviceBarrier } as const] : []),
       ...(input.loopback ? [{ op: "loopback-up" } as const] : []),
       // While the procfs at hand is the host's: nothing of it is masked yet.
@@ -135,16 +141,17 @@ function planNamespaces(input: InitPlanInput): PlannedNamespaces {
   const unshared = kinds(["mnt", "net", "ipc", "uts", "pid", "cgroup", "time"]) & ~born;
   const forksEarly = pidLater && isNew("pid");
   const forksLast = !forksEarly && (shape.pid === "joined" || isNew("time"));
+  const joins = joinOrder.flatMap((type): Op[] => {
+    const slot = joined.get(type);
+    return slot === undefined ? [] : [{ op: "join-ns", slot, kind: nsKind[type] }];
+  });
+  const user: readonly Op[] = inUser ? [{ op: "join-ns", slot: podPin.user, kind: nsKind.user }] : [];
   return {
     born,
     forksLast,
     forks: forksEarly || forksLast,
     enter: [
-      ...joinOrder.flatMap((type): Op[] => {
-        const slot = joined.get(type);
-        return slot === undefined ? [] : [{ op: "join-ns", slot, kind: nsKind[type] }];
-      }),
-      ...(inUser ? [{ op: "join-ns", slot: podPin.user, kind: nsKind.user } as const] : []),
+      ...(input.rootless === true ? [...user, ...joins] : [...joins, ...user]),
       ...(unshared === 0 ? [] : [{ op: "new-ns", kinds: unshared } as const]),
       // Written from outside: the offsets belong to whoever is root of the parent namespace.
       ...(input.timeOffsets ? [{ op: "barrier", number: timeBarrier } as const] : []),

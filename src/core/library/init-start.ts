@@ -31,6 +31,7 @@ import { hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrie
 import type { Machine } from "./machine.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { ProcessSpec } from "./process-spec.ts";
+import { needsMapper, writeMaps } from "./rootless.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
 import { PreparedStdio, type StdioStreams } from "./stdio.ts";
 import { translateConfig, translateNodes } from "./translate.ts";
@@ -76,7 +77,7 @@ export async function startInit(input: InitStart): Promise<StartedInit> {
   link = await startContainerShim(machine, directory, shimId, signal);
   const shim = await link.shim();
   using joined = JoinedNamespaces.open(config, shape);
-  await pinUserNamespace(shim, config, joined.fds.get("user"), shape, signal);
+  await pinUserNamespace(shim, input, joined.fds.get("user"), shape);
   using stdio = new PreparedStdio(input.spec, firstSlot, hasNullDevice(config));
   const forked = await forkInit(input, shim, { shape, joined, stdio });
   const { consoleSocket } = input.spec;
@@ -98,10 +99,9 @@ export function hasNullDevice({ devices, mounts, namespaces }: Config): boolean 
 /** A new one, or the one to join: kept by the helper, which is how plans and id-mapped mounts refer to it. */
 async function pinUserNamespace(
   shim: Shim,
-  config: Config,
+  { config, machine: { caller }, signal }: InitStart,
   joinFd: number | undefined,
   shape: Shape,
-  signal: AbortSignal,
 ): Promise<void> {
   if (shape.user === "shared") return;
   const pin = { op: "pin", slot: 0, pin: podPin.user } as const;
@@ -113,8 +113,13 @@ async function pinUserNamespace(
   }
   const uidMap = mapText(config.uidMappings ?? []);
   const gidMap = mapText(config.gidMappings ?? []);
-  const plan = [{ op: "new-userns", uidMap, gidMap }, { op: "open-own-ns", out: 0, kind: nsKind.user }, pin] as const;
-  await shim.run({ ...common, plan });
+  const own = [{ op: "open-own-ns", out: 0, kind: nsKind.user }, pin] as const;
+  if (caller === undefined || !needsMapper(config, caller)) {
+    await shim.run({ ...common, plan: [{ op: "new-userns", uidMap, gidMap }, ...own] });
+    return;
+  }
+  const onBarrier = async (_: number, pid: number): Promise<void> => await writeMaps(config, pid, caller);
+  await shim.run({ ...common, plan: [{ op: "mapped-userns", number: mapBarrier }, ...own], onBarrier });
 }
 
 export interface Held {
@@ -161,7 +166,7 @@ export async function gatherInit(
       keyring: config.noNewKeyring !== true,
       pivot: config.noPivotRoot !== true,
       cgroupTasks: use.taskFiles,
-      cgroupMount: cgroupMountOf(cgroup, shape),
+      cgroupMount: cgroupMountOf(machine, cgroup, shape),
       settings: processSettings(oci.process, machine.own, inUserNamespace, seccomp),
       attachPath: makeAttachPoint(input.directory, inUserNamespace),
       devices: await nodesOf(config, inUserNamespace),
@@ -169,7 +174,8 @@ export async function gatherInit(
       stdio: stdio.slots,
       keepsConsole: input.spec.attachable !== undefined,
       keep: stdio.keep,
-      giveAway: giveAway(config, oci, inUserNamespace ? stdio.pipes : []),
+      giveAway: giveAway(config, oci, inUserNamespace && machine.caller === undefined ? stdio.pipes : []),
+      rootless: machine.caller !== undefined,
       timeOffsets: offsets !== "",
       hookState,
       idmapSlot,
@@ -224,6 +230,8 @@ async function forkInit(
   return { identity, consoleFd };
 }
 
+const mapBarrier = 1;
+
 /** What the helper is told of the container, started or restored. */
 export function shimSide(input: InitStart, shape: Shape, use: CgroupUse): PrepareRequest {
   return {
@@ -266,8 +274,9 @@ export function giveAway(
   return pipes.map((slot) => ({ slot, uid, gid }));
 }
 
-function cgroupMountOf({ cgroups, path }: ContainerCgroup, shape: Shape): CgroupMountSource {
-  const { mounts, unifiedRoot } = cgroups.use(path);
+function cgroupMountOf(machine: Machine, { cgroups, path }: ContainerCgroup, shape: Shape): CgroupMountSource {
+  const { mounts } = cgroups.use(path);
+  const { unifiedRoot } = machine.cgroups.use(path);
   if (cgroups.hierarchies.version !== "v2") return { kind: "hierarchies", shared: shape.cgroup === "shared", ...mounts };
   return shape.cgroup === "shared" ? { kind: "tree", hostPath: unifiedRoot } : { kind: "fresh" };
 }

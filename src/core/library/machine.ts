@@ -9,11 +9,19 @@ import { deviceLinks } from "../device/default-devices.ts";
 import { type OwnLimits, readOwnLimits } from "../process/own-limits.ts";
 import { SeccompCompiler } from "../process/seccomp.ts";
 import { loadShimImage, type ShimImage } from "../shim/start.ts";
+import { noHierarchies } from "./delegated-cgroups.ts";
+import { type Caller, ordinaryUser } from "./rootless.ts";
 
 export interface Machine {
+  /** Who we are, where that is not root. */
+  readonly caller: Caller | undefined;
   readonly cgroups: Cgroups;
   /** With paths that begin at this process's own cgroups; on v2 at their parent, since a cgroup with processes takes no children. */
   readonly ownCgroups: Cgroups;
+  /** This process's own cgroups by hierarchyKey. */
+  readonly ownPaths: ReadonlyMap<string, string>;
+  /** Where helpers are kept apart; an ordinary user's stay in their caller's. */
+  readonly shimCgroups: Cgroups;
   readonly own: OwnLimits;
   readonly ownOomScoreAdj: number;
   readonly seccomp: SeccompCompiler;
@@ -50,8 +58,12 @@ async function look(): Promise<Machine> {
   const unified = below.get("");
   if (unified !== undefined && cgroups.hierarchies.version === "v2") below.set("", unified.slice(0, unified.lastIndexOf("/")));
   const core = { path: "/dev/core", target: "/proc/kcore" };
+  const caller = ordinaryUser();
   return {
+    caller,
     cgroups,
+    ownPaths,
+    shimCgroups: caller === undefined ? cgroups : new Cgroups(noHierarchies(cgroups.hierarchies)),
     ownCgroups: new Cgroups(hierarchiesBelow(cgroups.hierarchies, below)),
     own,
     ownOomScoreAdj: Number.parseInt(score, 10),

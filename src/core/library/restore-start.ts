@@ -84,7 +84,7 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
     mayMount: true,
     freezer: cgroup.cgroups.freezer(cgroup.path),
     cgroupRoot: shape.cgroup === "new" ? "/" : cgroup.path,
-    shimFreezer: machine.cgroups.freezer(shimCgroupOf(shimId)),
+    shimFreezer: machine.shimCgroups.freezer(shimCgroupOf(shimId)),
     options,
     signal,
   });

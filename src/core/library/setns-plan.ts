@@ -23,22 +23,26 @@ export interface SetnsPlanInput {
   readonly keep: readonly number[];
   /** Slot of the pidfd of the container's first process. */
   readonly init: number;
+  /** An ordinary user's. */
+  readonly rootless?: boolean;
   readonly giveAway: readonly { readonly slot: number; readonly uid: number; readonly gid: number }[];
 }
 
 export function planSetns(input: SetnsPlanInput): Plan {
-  const { oci, shape, settings } = input;
+  const { oci, shape, settings, rootless = false } = input;
   const { process } = oci;
   const forks = shape.pid !== "shared";
   const console = planStdio(oci, input.stdio, false);
   const affinity = planAffinity(process.execCPUAffinity);
   return [
+    // Behind it an ordinary user's process no longer owns its own procfs files.
+    ...(rootless ? [planOomScore(settings)] : []),
     { op: "clean-start" },
     ...(oci.linux.intelRdt === undefined ? [] : [{ op: "barrier", number: rdtBarrier } as const]),
     ...affinity.before,
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
     ...affinity.after,
-    planOomScore(settings),
+    ...(rootless ? [] : [planOomScore(settings)]),
     ...planAttributes(oci, forks),
     ...input.giveAway.map(({ slot, uid, gid }): Op => ({ op: "chown-slot", slot, uid, gid })),
     { op: "join-process", slot: input.init, kinds: kindsToJoin(shape) },

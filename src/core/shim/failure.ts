@@ -21,6 +21,7 @@ const words: Words = {
   "join-process": () => "join the namespaces of the container",
   "new-ns": () => "make new namespaces",
   "new-userns": () => "make a user namespace",
+  "mapped-userns": () => "make a user namespace",
   "cgroup-attach": (op) => `join the cgroup ${quoted(op.path)}`,
   "bind-own-ns": (op) => `pin a namespace at ${quoted(op.path)}`,
   "open-tree": (op) => `open ${quoted(op.path)} for mounting`,

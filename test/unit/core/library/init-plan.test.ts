@@ -94,6 +94,29 @@ describe("plan of a first process", () => {
     expect(planInit(initInput({ config: withUser, shape: shape({ user: "new" }) })).cloneKinds).toBe(0);
   });
 
+  it("begins with the user namespace for an ordinary user, who can open nothing for mounting before", () => {
+    const found = plan({
+      config: withUser,
+      shape: shape({ user: "new", uts: "joined" }),
+      ...joined(["uts", 5]),
+      rootless: true,
+      giveAway: [],
+    });
+    inOrder(
+      found,
+      { op: "oom-score-adj" },
+      { op: "clean-start" },
+      { op: "join-ns", slot: podPin.user },
+      { op: "join-ns", kind: nsKind.uts },
+      { op: "new-ns" },
+      { op: "fork" },
+      { op: "open-tree", path: "/roots/one" },
+      { op: "root-propagation" },
+      { op: "attach-root" },
+    );
+    expect(all(found, "oom-score-adj")).toHaveLength(1);
+  });
+
   it("makes a cgroup namespace after it has entered its cgroup", () => {
     inOrder(plan({ shape: shape({ cgroup: "new" }) }), { op: "cgroup-attach" }, { op: "new-ns", kinds: nsKind.cgroup });
   });
