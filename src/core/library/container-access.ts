@@ -23,7 +23,7 @@ export class ContainerAccess {
   readonly machine: Machine;
   readonly id: string;
   readonly directory: string;
-  readonly #initEnded = Promise.withResolvers<ProcessExit>();
+  #initEnded = Promise.withResolvers<ProcessExit>();
   readonly #oomListeners = new Set<OomListener>();
   #link: ShimLink | undefined;
 
@@ -93,15 +93,19 @@ export class ContainerAccess {
 
   take(link: ShimLink): void {
     this.#link = link;
-    link.onExit((exit) => this.#ended(exitOf(exit)));
+    // Of this helper's: the end of one that a start had left half-way says nothing of the process that comes after it.
+    const initEnded = Promise.withResolvers<ProcessExit>();
+    this.#initEnded = initEnded;
+    const ended = (exit: ProcessExit) => this.#ended(initEnded, exit);
+    link.onExit((exit) => ended(exitOf(exit)));
     link.onOom((_, count) => {
       for (const { onOom } of this.#oomListeners) onOom(count);
     });
     link.onLost(() => {
       if (this.#link === link) this.#link = undefined;
       void readExitRecord(this.directory, helperIdOf(this.id)).then(
-        (exit) => this.#ended(exit === undefined ? unknownExit : exitOf(exit)),
-        () => this.#ended(unknownExit),
+        (exit) => ended(exit === undefined ? unknownExit : exitOf(exit)),
+        () => ended(unknownExit),
       );
     });
   }
@@ -133,8 +137,8 @@ export class ContainerAccess {
     return () => this.#oomListeners.delete(listener);
   }
 
-  #ended(exit: ProcessExit): void {
-    this.#initEnded.resolve(exit);
+  #ended(initEnded: PromiseWithResolvers<ProcessExit>, exit: ProcessExit): void {
+    initEnded.resolve(exit);
     for (const { onEnd } of this.#oomListeners) onEnd();
   }
 }
