@@ -1,5 +1,6 @@
 /** Resources beyond the common ones, in the cgroups of real containers on cgroup v1; test/vm/resources.ts has v2. */
 import { globSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { allowedDevices, type Config, type Container, type Resources } from "../../src/core/library/public.ts";
@@ -54,7 +55,7 @@ describe("resources", () => {
     await end(idle);
   });
 
-  it("processors and memory nodes are those of the cpuset, and numbers tell of disks and huge pages #cpuset #stats-io #stats-hugetlb #hugetlb", async () => {
+  it("processors and memory nodes are those of the cpuset, and numbers tell of disks and huge pages #cpuset #stats-io #stats-detail #stats-hugetlb #hugetlb", async () => {
     const container = await place.sleeping({
       ...limited({ cpu: { cpus: "0", mems: "0" }, hugepageLimits: [{ pageSize: "2MB", limit: 4 << 20 }] }),
       mounts: [...(place.config("x").mounts ?? []), { source: place.top, destination: "/data", device: "bind", flags: ["bind"] }],
@@ -64,7 +65,13 @@ describe("resources", () => {
     );
     expect(read(container, "cpuset", "cpuset.cpus")).toBe("0");
     await output(container, "dd if=/dev/zero of=/data/written bs=65536 count=16 conv=fsync 2>/dev/null");
-    const { cgroup } = await container.stats();
+    const { cgroup, detail } = await container.stats();
+    expect(detail.cpuset).toMatchObject({ cpus: "0", mems: "0", cpu_exclusive: "0", sched_load_balance: "1" });
+    expect(detail.processors).toHaveLength(availableParallelism());
+    expect(detail.processors[0]?.total).toBeGreaterThan(0n);
+    expect(detail.memory).toMatchObject({ hierarchical_memory_limit: expect.any(BigInt), pgfault: expect.any(BigInt) });
+    expect(detail.numa.total?.N0).toBeGreaterThan(0n);
+    expect(Object.keys(detail.counted)).toHaveLength(4);
     expect(cgroup.devices.find((device) => device.major === major && device.minor === minor)?.writeBytes).toBeGreaterThanOrEqual(
       1n << 20n,
     );

@@ -5,7 +5,18 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Op } from "../../src/core/plan.ts";
 import { attachFlag, noSlot } from "../../src/core/plan-schema.ts";
-import { attach, attr, bind, buildPlanExec, type Container, container, type Outcome, Scratch, tmpfs } from "./plan-runner.ts";
+import {
+  attach,
+  attr,
+  bind,
+  buildPlanExec,
+  type Container,
+  container,
+  containerKinds,
+  type Outcome,
+  Scratch,
+  tmpfs,
+} from "./plan-runner.ts";
 
 let scratch: Scratch;
 let image: string;
@@ -331,4 +342,38 @@ it("copies no volume content through links (CVE-2018-15664)", async () => {
   expect(readdirSync(into)).toEqual(["link"]);
   expect(statSync(join(decoy, "file")).isFile()).toBe(true);
   expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(join(scratch.path, "root"));
+});
+
+it("writes to no procfs that the container made (CVE-2025-52881, CVE-2019-16884)", async () => {
+  const imitate = `busybox mount -t tmpfs fake /proc; mkdir /proc/1; busybox ln -s 1 /proc/self; busybox ln -s 1 /proc/thread-self
+    busybox mkdir -p /proc/sys/kernel; echo decoy > /proc/sys/kernel/shm_rmid_forced; echo decoy > /proc/1/oom_score_adj; read x`;
+  const read = `cat /proc/1/oom_score_adj /proc/sys/kernel/shm_rmid_forced
+    mkdir /real; busybox mount -t proc real /real; cat /real/sys/kernel/shm_rmid_forced; read x`;
+  const inner: Op[] = [
+    { op: "clean-start" },
+    { op: "join-process", slot: 3, kinds: containerKinds },
+    { op: "oom-score-adj", value: 444n },
+    { op: "sysctl", key: "kernel/shm_rmid_forced", value: "1" },
+    { op: "stdio", stdin: 0, stdout: 1, stderr: 2 },
+    { op: "fork" },
+    { op: "exec", path: "sh", args: sh(read), env: ["PATH=/bin"] },
+  ];
+  let real = "";
+  let decoyed = "";
+  const out = await scratch.run(container(scratch, { args: sh(imitate) }), {
+    running: async (pid) => {
+      const covered = (): boolean => readFileSync(`/proc/${pid}/mountinfo`, "utf8").includes("tmpfs fake");
+      const decoyOf = (): string => `/proc/${pid}/root/proc/1/oom_score_adj`;
+      while (!covered() || !existsSync(decoyOf())) await new Promise((resolve) => setTimeout(resolve, 5));
+      const joined = await scratch.run([{ cloneKinds: 0, plan: inner }], {
+        pids: [pid],
+        running: async (further) => {
+          real = readFileSync(`/proc/${further}/oom_score_adj`, "utf8");
+        },
+      });
+      decoyed = joined.failed + joined.stdout;
+    },
+  });
+  expect(out.failed).toBe("");
+  expect([real, decoyed]).toEqual(["444\n", "decoy\ndecoy\n1\n"]);
 });

@@ -3,10 +3,15 @@ import type { ContainerStats } from "../../core/library/public.ts";
 
 type Tree = { readonly [name: string]: unknown };
 
-export function eventData({ cgroup, interfaces }: ContainerStats): Tree {
+export function eventData({ cgroup, detail, interfaces }: ContainerStats): Tree {
   return {
     cpu: {
-      usage: { total: cgroup.cpuUsageNs, kernel: cgroup.cpuSystemNs, user: cgroup.cpuUserNs },
+      usage: {
+        total: cgroup.cpuUsageNs,
+        kernel: cgroup.cpuSystemNs,
+        user: cgroup.cpuUserNs,
+        ...(detail.processors.length === 0 ? {} : perProcessor(detail)),
+      },
       throttling: {
         periods: cgroup.cpuPeriods,
         throttledPeriods: cgroup.cpuThrottledPeriods,
@@ -14,6 +19,7 @@ export function eventData({ cgroup, interfaces }: ContainerStats): Tree {
       },
       psi: cgroup.cpuPressure,
     },
+    cpuset: detail.cpuset,
     memory: {
       cache: cgroup.memoryCache,
       usage: {
@@ -24,6 +30,7 @@ export function eventData({ cgroup, interfaces }: ContainerStats): Tree {
       },
       swap: { limit: cgroup.swapLimit, usage: cgroup.swapUsage },
       kernel: { usage: cgroup.memoryKernel },
+      raw: detail.memory,
       psi: cgroup.memoryPressure,
     },
     pids: { current: cgroup.processCount, limit: cgroup.processLimit },
@@ -53,6 +60,12 @@ export function eventData({ cgroup, interfaces }: ContainerStats): Tree {
     })),
   };
 }
+
+const perProcessor = ({ processors }: ContainerStats["detail"]): Tree => ({
+  percpu: processors.map(({ total }) => total),
+  percpu_user: processors.map(({ user }) => user),
+  percpu_kernel: processors.map(({ system }) => system),
+});
 
 /** bigint as a JSON number, in one line: these counters are read by programs that know 64 bits. */
 export function numbersAsJson(value: unknown): string {
