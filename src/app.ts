@@ -4,6 +4,7 @@
  * shims (containers go on), close the store.
  */
 import { existsSync, mkdirSync } from "node:fs";
+import { getPriority } from "node:os";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Config } from "./config.ts";
@@ -28,6 +29,7 @@ import { openImageService } from "./image/open-image-service.ts";
 import { messageOf, RuntimeError } from "./lib/errors.ts";
 import type { Log } from "./lib/log.ts";
 import { buildVersion } from "./lib/version.ts";
+import { addon } from "./native/addon.ts";
 import { lockDirectory } from "./native/file-lock.ts";
 import { returnFreedMemory } from "./native/freed-memory.ts";
 import { openServiceNotify, type ServiceNotify } from "./native/service-notify.ts";
@@ -48,6 +50,7 @@ const loopDelayResolutionMs = 100;
 const passedOn: ReadonlySet<string> = new Set(["CAISSON_DENY_SYSCALLS"]);
 
 /** From src/ and from dist/ alike. */
+const shortestSliceUs = 100;
 const nativeDir = (config: Config): string => config.runtime.nativeDir || join(import.meta.dirname, "../build/native");
 
 export interface Daemon {
@@ -59,11 +62,21 @@ export interface Daemon {
 
 /** Starts the daemon with this configuration. */
 export function startDaemon(config: Config, log: Log): Daemon {
+  answerSoon(log);
   const daemon = new CaissonDaemon(config, log);
   const ready = daemon.start();
   // The caller awaits it, perhaps only after something else has failed.
   ready.catch(() => {});
   return { ready, stop: () => daemon.stop() };
+}
+
+/** This thread's work comes in bits of less than a slice: with the shortest one it gets its turn as soon as it has something to do. */
+function answerSoon(log: Log): void {
+  try {
+    addon.setSlices(shortestSliceUs, getPriority());
+  } catch (error) {
+    log.debug({ err: error }, "calls wait for a whole slice of who else runs");
+  }
 }
 
 class CaissonDaemon {

@@ -16,6 +16,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::pidfdOpen>(exports, "pidfdOpen");
 	put<caisson::pidfdSignal>(exports, "pidfdSignal");
 	put<caisson::killGroup>(exports, "killGroup");
+	put<caisson::setSlices>(exports, "setSlices");
 	put<caisson::seqpacketConnect>(exports, "seqpacketConnect");
 	put<caisson::seqpacketPair>(exports, "seqpacketPair");
 	put<caisson::readPipe>(exports, "readPipe");

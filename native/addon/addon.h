@@ -12,6 +12,7 @@ Napi::Value waitGone(const Napi::CallbackInfo& info);
 Napi::Value pidfdOpen(const Napi::CallbackInfo& info);
 void pidfdSignal(const Napi::CallbackInfo& info);
 void killGroup(const Napi::CallbackInfo& info);
+void setSlices(const Napi::CallbackInfo& info);
 
 Napi::Value seqpacketConnect(const Napi::CallbackInfo& info);
 Napi::Value seqpacketPair(const Napi::CallbackInfo& info);

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <memory>
 
 #include "addon.h"
@@ -104,6 +105,25 @@ void killGroup(const Napi::CallbackInfo& info)
 		throw badArgument(info.Env(), "pgid must be above 1");
 	if (kill(-pgid, toInt(info[1], "signal must be a number")) < 0)
 		throw nativeError(info.Env(), errno, "kill");
+}
+
+void setSlices(const Napi::CallbackInfo& info)
+{
+	/* struct sched_attr of linux/sched/types.h, its first version. */
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attributes{};
+	constexpr uint64_t resetOnFork = 1;
+	attributes.size = sizeof attributes;
+	attributes.flags = resetOnFork;
+	attributes.runtime = static_cast<uint64_t>(toInt(info[0], "microseconds must be a number")) * 1000;
+	attributes.nice = toInt(info[1], "nice must be a number");
+	if (syscall(SYS_sched_setattr, 0, &attributes, 0) < 0)
+		throw nativeError(info.Env(), errno, "sched_setattr");
 }
 
 } // namespace caisson

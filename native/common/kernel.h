@@ -60,6 +60,7 @@ int kernel_denied(enum kernel_feature feature);
 #define K_MOUNT_ATTR_NOSUID 0x02
 #define K_MOUNT_ATTR_NODEV 0x04
 #define K_MOUNT_ATTR_NOEXEC 0x08
+#define K_MOUNT_ATTR_NOSYMFOLLOW 0x00200000
 #define K_MOUNT_ATTR_IDMAP 0x00100000
 #define K_CLONE_NEWTIME 0x80
 #define K_RAMFS_MAGIC 0x858458f6

@@ -5,7 +5,6 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
-#include <linux/mount.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
@@ -16,10 +15,6 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-#ifndef MOUNT_ATTR_NOSYMFOLLOW
-#define MOUNT_ATTR_NOSYMFOLLOW 0x00200000
-#endif
-
 int confine_root(int root, int last_fd)
 {
 	/* As the working directory it moves along into the new namespace; as a descriptor it would stay behind. */
@@ -28,17 +23,19 @@ int confine_root(int root, int last_fd)
 	/* Never rprivate: this namespace must not pin what the host unmounts meanwhile. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return fail_errno(errno, "cannot detach mount propagation");
-	autoclose int tree = (int)syscall(SYS_open_tree, AT_FDCWD, ".", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	autoclose int tree = k_open_tree(AT_FDCWD, ".", K_OPEN_TREE_CLONE);
 	if (tree < 0)
-		return fail_errno(errno, "cannot clone the layer directory's mount");
+		return fail_errno(-tree, "cannot clone the layer directory's mount");
 	/* No name is ever looked up through a symlink here; the mount refuses it a second time. */
-	struct mount_attr attributes = {
-		.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
+	const struct k_mount_attr attributes = {
+		.set = K_MOUNT_ATTR_NOSUID | K_MOUNT_ATTR_NODEV | K_MOUNT_ATTR_NOEXEC | K_MOUNT_ATTR_NOSYMFOLLOW,
 	};
-	if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attributes, sizeof attributes) < 0)
-		return fail_errno(errno, "cannot restrict the layer directory's mount");
-	if (syscall(SYS_move_mount, tree, "", AT_FDCWD, ".", MOVE_MOUNT_F_EMPTY_PATH) < 0)
-		return fail_errno(errno, "cannot attach the layer directory");
+	int rc = k_mount_setattr(tree, "", K_AT_EMPTY_PATH, &attributes);
+	if (rc < 0)
+		return fail_errno(-rc, "cannot restrict the layer directory's mount");
+	rc = k_move_mount(tree, "", AT_FDCWD, ".", K_MOVE_MOUNT_F_EMPTY_PATH);
+	if (rc < 0)
+		return fail_errno(-rc, "cannot attach the layer directory");
 	if (fchdir(tree) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
 		return fail_errno(errno, "cannot pivot into the layer directory");
 	/* pivot_root(".", ".") stacks the old root on the new one: "." is still the old one's cover. */
@@ -50,8 +47,7 @@ int confine_root(int root, int last_fd)
 		return fail_errno(errno, "cannot open the new root");
 	close(steal_fd(&inside));
 	close(steal_fd(&tree));
-	if (syscall(SYS_close_range, (unsigned)last_fd + 1, ~0U, 0) < 0)
-		return fail_errno(errno, "cannot close descriptors");
+	k_close_range((unsigned)last_fd + 1, ~0U);
 	return 0;
 }
 

@@ -170,6 +170,8 @@ int main(int argc, char **argv)
 	umask(0);
 	step_back();
 	int rc = parse_arguments(argc, argv, &arguments);
+	if (rc == 0 && kernel_deny(getenv("CAISSON_DENY_SYSCALLS")) < 0)
+		rc = fail(FAIL_SYSTEM, "CAISSON_DENY_SYSCALLS names a call that nobody knows");
 	if (rc == 0)
 		rc = arguments.run(&arguments);
 	if (rc == 0)

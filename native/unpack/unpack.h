@@ -21,6 +21,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../common/kernel.h"
+#include "../common/plan.h"
+
 /* ---- failure.c: the first failure wins and is told to the daemon ---- */
 
 enum fail_kind {
@@ -37,20 +40,6 @@ __attribute__((format(printf, 2, 3))) int fail(enum fail_kind kind, const char *
 __attribute__((format(printf, 2, 3))) int fail_errno(int error, const char *format, ...);
 enum fail_kind failed_kind(void);
 const char *failed_text(void);
-
-static inline void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-}
-#define autoclose __attribute__((cleanup(close_fd)))
-
-static inline int steal_fd(int *fd)
-{
-	int taken = *fd;
-	*fd = -1;
-	return taken;
-}
 
 struct limits {
 	uint64_t entries;     /* inodes that the layer may make */

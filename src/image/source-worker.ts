@@ -9,6 +9,13 @@ const { progressTimeoutMs, compileCache } = workerData as ThreadData;
 setPriority(0, constants.priority.PRIORITY_BELOW_NORMAL);
 if (compileCache !== undefined) enableCompileCache(compileCache);
 // Everything else is loaded after the cache is on.
+const { addon } = await import("../native/addon.ts");
 const { SourceHost } = await import("./source-host.ts");
+try {
+  // As the helpers: who wakes up beside this thread does not wait for the 3 ms of an ordinary slice, of which it takes many.
+  addon.setSlices(200, constants.priority.PRIORITY_BELOW_NORMAL);
+} catch {
+  // Where a filter refuses the call only others' speed is lost.
+}
 const host = new SourceHost(progressTimeoutMs, (message) => parentPort?.postMessage(message));
 parentPort?.on("message", (message: ToThread) => host.take(message));

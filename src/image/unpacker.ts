@@ -114,7 +114,7 @@ export class Unpacker {
         path: this.#path,
         imageFd: null,
         argv: ["caisson-unpack", ...run.args],
-        env: [],
+        env: deniedCalls === undefined ? [] : [`CAISSON_DENY_SYSCALLS=${deniedCalls}`],
         cwd: null,
         fds: [feed?.[0] ?? (run.input as number | null), resultWrite, ...run.fds],
         // A killed daemon must not leave writers behind in directories that its successor removes.
@@ -179,6 +179,8 @@ async function openDirectory(path: string): Promise<FileHandle> {
   return await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
 }
 
+/** The switch of native/common/kernel.h: for tests. */
+const deniedCalls = process.env.CAISSON_DENY_SYSCALLS;
 const codeOfKind = {
   invalid: "invalid_argument",
   limit: "resource_exhausted",

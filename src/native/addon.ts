@@ -113,6 +113,7 @@ export const addon: Addon = {
   pidfdOpen: (pid) => call(`process ${pid}`, (native) => native.pidfdOpen(pid)),
   pidfdSignal: (pidfd, signal) => call("", (native) => native.pidfdSignal(pidfd, signal)),
   killGroup: (pgid, signal) => call(`process group ${pgid}`, (native) => native.killGroup(pgid, signal)),
+  setSlices: (microseconds, nice) => call("this thread", (native) => native.setSlices(microseconds, nice)),
   seqpacketConnect: (dirFd, name, onPacket, onClose, background = false) =>
     call(name, (native) => connection(native.seqpacketConnect(dirFd, name, onPacket, onClose, background))),
   seqpacketPair: (onPacket, onClose) =>

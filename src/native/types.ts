@@ -97,6 +97,11 @@ export interface Addon {
   pidfdSignal(pidfd: number, signal: number): void;
   /** kill(2) on a process group. */
   killGroup(pgid: number, signal: number): void;
+  /**
+   * Of the calling thread: its nice value, and how long it runs before others get their turn (100 us to 100 ms; before Linux 6.12 every
+   * thread has the kernel's own). What it starts inherits no slice and no nice value below 0.
+   */
+  setSlices(microseconds: number, nice: number): void;
 
   /** Connects to dirFd's entry `name` (through /proc/self/fd, so that long paths work). With `background` it keeps this process not alive. */
   seqpacketConnect(

@@ -55,6 +55,9 @@ export class UnpackRun implements Disposable {
     return { dir, result: settled.ok ? result : settled };
   }
 
+  /** Calls that caisson-unpack is to find missing (native/common/kernel.h). */
+  deny = "";
+
   /** One run. `input`: bytes, or the path of a file that becomes descriptor 0. */
   run(args: readonly string[], input: Uint8Array | string, dirs: readonly string[], extra?: string): UnpackResult {
     const opened = dirs.map((dir) => openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY));
@@ -62,6 +65,7 @@ export class UnpackRun implements Disposable {
     const stdin = typeof input === "string" ? openSync(input, "r") : undefined;
     try {
       const child = spawnSync(helperPath, args, {
+        env: { CAISSON_DENY_SYSCALLS: this.deny },
         stdio: [stdin ?? "pipe", "pipe", "inherit", ...opened],
         ...(stdin === undefined && { input: Buffer.from(input) }),
         maxBuffer: 1 << 20,

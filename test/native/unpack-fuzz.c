@@ -2,6 +2,7 @@
  * libFuzzer target over everything in caisson-unpack that reads the layer's bytes before a name reaches the filesystem:
  * decompression, tar, PAX, sparse maps, name cleaning. The sources are included, so that a run can be undone between inputs.
  */
+#include "../../native/common/kernel.c"
 #include "../../native/unpack/failure.c"
 #include "../../native/unpack/input.c"
 #include "../../native/unpack/pax.c"

@@ -30,7 +30,7 @@ it("finds no input that breaks the decoders", { timeout: (seconds + 120) * 1000 
   for (const [name, data] of Object.entries({ rich, gnu, gzip: gzipSync(rich), zstd: zstdCompressSync(rich) }))
     writeFileSync(join(seeds, name), data);
   const flags =
-    "-std=gnu17 -D_GNU_SOURCE -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all";
+    "-std=gnu17 -D_GNU_SOURCE= -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all";
   const binary = join(out, "fuzz");
   execFileSync("clang", [...flags.split(" "), join(top, "test/native/unpack-fuzz.c"), "-o", binary, "-lz", "-lzstd", "-lcrypto"]);
   const options = [

@@ -35,6 +35,24 @@ const xattrs = (path: string): string =>
   execFileSync("getfattr", ["-h", "-d", "-m", "-", "--absolute-names", path], { encoding: "utf8" });
 const opaque = (path: string): boolean => xattrs(path).includes('trusted.overlay.opaque="y"');
 
+it("closes what it inherited without close_range, and refuses to run less confined than it ought to", () => {
+  const entries = [{ name: "f", content: "x" }];
+  run.deny = "close_range,openat2";
+  const { dir, result } = apply(entries);
+  expect(result.ok).toBe(true);
+  expect(listing(dir)).toEqual(["f file 644 0:0 x"]);
+  for (const [deny, refused] of [
+    ["open_tree", "cannot clone"],
+    ["mount_setattr", "cannot restrict"],
+    ["move_mount", "cannot attach"],
+  ] as const) {
+    run.deny = deny;
+    expect(apply(entries).result).toMatchObject({ ok: false, kind: "system", message: expect.stringContaining(refused) });
+  }
+  run.deny = "nonsense";
+  expect(apply(entries).result.message).toContain("CAISSON_DENY_SYSCALLS");
+});
+
 describe("entries", () => {
   it("makes files, directories, links, devices and fifos with owner, mode and time", () => {
     const { dir, result } = apply([

@@ -1,4 +1,5 @@
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { getPriority } from "node:os";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { addon, errnoOf, isErrno } from "../../../src/native/addon.ts";
 import type { SpawnRequest } from "../../../src/native/types.ts";
@@ -34,6 +35,18 @@ async function shell(script: string, change: Partial<SpawnRequest> = {}, extra: 
   addon.close(child.pidfd);
   return { output, exit, pid: child.pid };
 }
+
+it("starts nothing with the short slices and the nice value below 0 of this thread", async () => {
+  const nice = getPriority();
+  addon.setSlices(100, -3);
+  try {
+    const { output } = await shell("chrt -p $$; nice");
+    expect(output).toContain("SCHED_OTHER\n");
+    expect(output).toMatch(/\n0\n$/);
+  } finally {
+    addon.setSlices(3000, nice);
+  }
+});
 
 const statusLine = (status: string, key: string): string | undefined => new RegExp(`^${key}:\\s*(\\S+)`, "m").exec(status)?.[1];
 
