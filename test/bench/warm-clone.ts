@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Container, Process } from "../../src/core/library/public.ts";
 import { LibraryPlace } from "../helpers/library-place.ts";
+import { median } from "./pod-round.ts";
 
 const rounds = Number(process.argv[2] ?? 5);
 const port = 18_571;
@@ -80,4 +81,7 @@ for (let round = 0; round < rounds; round++) {
   clones.push(ms);
   await end(container);
 }
-console.log(`plain start: ${plain.join(", ")} ms\nclone:       ${clones.join(", ")} ms`);
+const [started, cloned] = [median(plain), median(clones)];
+console.log(
+  `first answered request of a Python server: plain start ${started} ms (${plain.join(", ")}), clone ${cloned} ms (${clones.join(", ")}): ${(started / cloned).toFixed(1)}x`,
+);

@@ -1,6 +1,6 @@
 /** `caisson run`, `create`, `exec` and the rest on real containers from bundles, as callers of OCI runtimes use them. */
 import { spawn } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Container } from "../../src/core/library/public.ts";
@@ -445,6 +445,16 @@ describe("checkpoint and restore #checkpoint", () => {
     expect(shown.out).toMatch(/MiB of images/);
     expect(shown.out).toMatch(/frozen by CRIU for [\d.]+ ms/);
     expect(shown.out).toMatch(/^1 +0 +1 +sh$/m);
+    expect(shown.out).toMatch(/^ {2}\/bin\/busybox \(\d+ bytes\)$/m);
+    expect(shown.out).toMatch(/^ {2}\/dev\/pts devpts$/m);
+    const pod = join(cli.place.top, "pod");
+    mkdirSync(join(pod, "container-0"), { recursive: true });
+    cpSync(images, join(pod, "container-0/checkpoint"), { recursive: true });
+    writeFileSync(join(pod, "pod.dump"), JSON.stringify({ id: "p", containers: [{ name: "c", directory: "container-0" }] }));
+    expect(JSON.parse((await cli.run("checkpoint", "inspect", "--json", pod)).out)).toMatchObject({
+      pod: "p",
+      containers: [{ name: "c", processes: expect.arrayContaining([expect.objectContaining({ pid: 1, name: "sh" })]) }],
+    });
     expect(await cli.run("restore", "-d", "-b", bundle, "--image-path", images, id)).toMatchObject({ code: 0, err: "" });
     const then = await count(id);
     await until(async () => (await count(id)) > then);

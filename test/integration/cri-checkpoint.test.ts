@@ -217,10 +217,10 @@ describe("CheckpointPod and RestorePod", () => {
     const restore = () =>
       node.client.runtime("RestorePod", { checkpoint_path: output, config: node.podConfig("ck-cut"), container_configs: wanted });
     for (const fault of ["after:pod.record-ready", "before:container.shim-create", "after:container.shim-create"]) {
-      await node.daemon.stop();
-      await node.daemon.launch({ CAISSON_FAULT: `kill:${fault}` });
+      node.daemon.arm(`kill:${fault}`);
       await failure(restore());
       await expect.poll(() => node.daemon.running).toBe(false);
+      node.daemon.arm("");
       await node.daemon.launch();
       const { items } = await node.client.runtime("ListPodSandbox", {});
       const { containers } = await node.client.runtime("ListContainers", {});

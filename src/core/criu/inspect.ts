@@ -1,7 +1,7 @@
 /** What a checkpoint holds, from CRIU's own images and statistics. It may come from anybody: nothing of it is carried out. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path/posix";
-import { Core, FileEntry, FileType, PstreeEntry, Stats } from "../../gen/criu/images.ts";
+import { Core, FileEntry, FileType, MountEntry, PstreeEntry, Stats } from "../../gen/criu/images.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { decodeImage } from "./criu-images.ts";
 
@@ -17,10 +17,13 @@ export interface CheckpointFacts {
   }[];
   readonly files: readonly { readonly path: string; readonly bytes: bigint | undefined }[];
   readonly sockets: readonly string[];
+  /** Those from outside are not in the images: whoever restores gives them. */
+  readonly mounts: readonly { readonly path: string; readonly source: string; readonly outside: boolean }[];
   /** How many of each other kind: pipes, terminals, ... */
   readonly others: Readonly<Record<string, number>>;
-  /** Microseconds; undefined without CRIU's statistics. */
+  /** Microseconds, of which freezingUs went by until everything stood still; undefined without CRIU's statistics. */
   readonly frozenUs: number | undefined;
+  readonly freezingUs: number | undefined;
   readonly pagesWritten: bigint | undefined;
 }
 
@@ -48,9 +51,21 @@ export function inspectCheckpoint(directory: string, workDirectory = directory):
       name: optional(join(directory, `core-${pid}.img`), Core)[0]?.tc?.comm ?? "",
     })),
     files: files.flatMap(({ reg }) => (reg === undefined ? [] : [{ path: reg.name ?? "", bytes: reg.size }])),
-    sockets: files.flatMap((file) => (file.isk === undefined ? [] : [socketText(file.isk)])),
-    others: countKinds(files.filter(({ reg, isk }) => reg === undefined && isk === undefined)),
+    sockets: files.flatMap(({ isk, usk }) => [
+      ...(isk === undefined ? [] : [socketText(isk)]),
+      ...(usk === undefined ? [] : [unixText(usk)]),
+    ]),
+    mounts: readdirSync(directory)
+      .filter((name) => /^mountpoints-\d+\.img$/.test(name))
+      .flatMap((name) => decodeImage(join(directory, name), MountEntry))
+      .map(({ mountpoint = "", source = "", fsname, extMount, extKey }) => ({
+        path: mountpoint.replace(/^\.?\/?/, "/"),
+        source: fsname ?? source,
+        outside: extMount === true || extKey !== undefined,
+      })),
+    others: countKinds(files.filter(({ reg, isk, usk }) => reg === undefined && isk === undefined && usk === undefined)),
     frozenUs: dump?.frozenTime,
+    freezingUs: dump?.freezingTime,
     pagesWritten: dump?.pagesWritten,
   };
 }
@@ -73,6 +88,18 @@ function socketText(socket: NonNullable<FileEntry["isk"]>): string {
   const protocol = `${proto === udp ? "udp" : "tcp"}${family === inet6 ? "6" : ""}`;
   const peer = dstPort === 0 ? "" : ` to ${addressText(dstAddr)}:${dstPort}`;
   return `${protocol} ${addressText(srcAddr)}:${srcPort}${peer} ${stateNames[state] ?? `state ${state}`}`;
+}
+
+const unixTypes: Readonly<Record<number, string>> = { 1: "stream", 2: "dgram", 5: "seqpacket" };
+
+function unixText({ type = 0, state = 0, name }: NonNullable<FileEntry["usk"]>): string {
+  const path = Buffer.from(name ?? [])
+    .toString("utf8")
+    .replace(/^\0/, "@")
+    .replace(/\0+$/, "");
+  return ["unix", unixTypes[type] ?? `type ${type}`, ...(path === "" ? [] : [path]), stateNames[state] ?? `state ${state}`].join(
+    " ",
+  );
 }
 
 /** Words as they lay in memory. */
