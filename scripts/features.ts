@@ -84,6 +84,9 @@ ${attacks.length === 0 ? "" : `## Attacks\n\nEach is carried out by a test that 
 ${notes.map((reason, at) => `${at + 1}. ${reason}`).join("\n")}
 `.replaceAll(/\n{3,}/g, "\n\n");
 
+for (const { tag, no } of sections.flatMap(({ features }) => features)) {
+  if (!shown.has(tag) && no === undefined) problems.push(`no test shows #${tag}, and test/features.ts does not say why`);
+}
 for (const { id } of attacks) if (!shown.has(id)) problems.push(`no test is named after ${id}`);
 const [option, ...more] = process.argv.slice(2);
 if ((option !== undefined && option !== "--check") || more.length > 0) problems.push("usage: node scripts/features.ts [--check]");

@@ -100,7 +100,7 @@ export const sections: readonly Section[] = [
       { tag: "ns-join-of", what: "Joined of another container, or of a process by its pid" },
       { tag: "ns-host", what: "The caller's own, where none is asked for" },
       { tag: "id-mappings", what: "User namespaces with any mapping" },
-      { tag: "nested-user-namespace", what: "User namespaces inside user namespaces" },
+      { tag: "nested-user-namespace", what: "User namespaces of a container's own, inside its user namespace" },
       { tag: "newuidmap", what: "Mappings of a user's subordinate ids by newuidmap and newgidmap" },
       {
         tag: "time-offsets",
@@ -247,6 +247,7 @@ export const sections: readonly Section[] = [
 
 /** Attacks by CVE or by class, as reference tables of escapes list them: each is carried out by a test whose name has the id. */
 export const attacks: readonly { readonly id: string; readonly what: string }[] = [
+  { id: "CVE-2014-8989", what: "Groups dropped in a user namespace, past what denies them" },
   { id: "CVE-2015-1335", what: "Mount targets that are links of the image (LXC)" },
   { id: "CVE-2015-3627", what: "Working files and mounts resolved through an image's links on the host" },
   { id: "CVE-2015-3630", what: "Files of procfs that tell of the host or change it" },

@@ -63,6 +63,19 @@ describe("new namespaces", () => {
     expect(place.leftovers()).toEqual([]);
   });
 
+  it("lets a user namespace be made inside the container's #nested-user-namespace", async () => {
+    const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
+    const types = ["mnt", "pid", "uts", "ipc", "net", "user"] as const;
+    const container = await place.sleeping({
+      namespaces: types.map((type) => ({ type })),
+      uidMappings: ids,
+      gidMappings: ids,
+    });
+    const seen = await output(container, "busybox unshare -U -r sh -c 'id -u; cat /proc/self/uid_map'", { user: "user" });
+    expect(seen.split("\n").map((line) => line.trim().split(/\s+/))).toEqual([["0"], ["0", "1000", "1"]]);
+    await end(container);
+  });
+
   it("sets the clocks of a time namespace, with and without a user namespace #time-offsets", async () => {
     for (const changes of [
       { namespaces: all(["mnt", "uts", "pid", "time"]) },

@@ -52,7 +52,7 @@ function removed(cgroup: string): boolean {
 }
 
 describe("with its own id alone", () => {
-  it("runs, joins and destroys a container in namespaces of its own #rootless #start-run #exec #wait #signal #destroy #ns-new #id-mappings #loopback #bound-devices", async () => {
+  it("runs, joins and destroys a container in namespaces of its own, and cannot drop groups (CVE-2014-8989) #rootless #start-run #exec #wait #signal #destroy #ns-new #id-mappings #loopback #bound-devices", async () => {
     const facts = "id -u; cat /proc/self/uid_map; ip -o link show up; hostname; stat -c %F /dev/null; echo x > /dev/null";
     const lines = await user.act(
       task(
