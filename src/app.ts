@@ -258,6 +258,7 @@ class CaissonDaemon {
       translateSandbox,
       translateContainer: translateContainerOn(node),
       rootLabel: rootLabelOn(node),
+      host: node.host,
       resolveResources: (asked) => resolveResources(asked, node.facts),
     });
     this.#cri = cri;

@@ -83,6 +83,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_HOLD_NETWORK] = op_hold_network,
 	[OP_MAPPED_USERNS] = op_mapped_userns,
 	[OP_KEEP] = op_keep,
+	[OP_RELABEL] = op_relabel,
 };
 
 int say(struct run *run, int error, const char *a, const char *b, const char *c)

@@ -125,7 +125,7 @@ op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op
 	op_bounding_caps, op_caps, op_umask, op_cwd, op_keyring, op_stdio, op_console, op_park, op_exec,
 	op_connect, op_exec_host, op_hold_frozen, op_hold_network, op_expose;
 op_function op_apparmor, op_selinux, op_scheduler, op_io_priority, op_cpu_affinity, op_personality, op_memory_policy, op_hook, op_keep,
-	op_connect_unix, op_send_listener, op_net_device, op_move_root;
+	op_connect_unix, op_send_listener, op_net_device, op_move_root, op_relabel;
 
 /* 1 if an op behind this one works on slots, pins, the root or the host's files. */
 int rest_needs_descriptors(const struct run *run);

@@ -57,6 +57,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
   refuseUnsupported(spec.oci);
   checkSetUp(spec.oci, pod.network === "new");
   withLabels(spec.oci, findSecurityModules());
+  await relabelVolumes(input);
   const late = tools.cgroups.needsProcess(cgroupsPath);
   if (!late) await tools.cgroups.make(cgroupsPath, spec.oci.linux.resources ?? {});
   try {
@@ -78,6 +79,13 @@ export function cgroupsPathOf(oci: OciSpec): string {
   const path = oci.linux.cgroupsPath;
   if (path === undefined) throw new RuntimeError("invalid_argument", "the spec has no linux.cgroupsPath");
   return cgroupsPathOfOci(path);
+}
+
+async function relabelVolumes({ shim, spec, signal }: CreateInput): Promise<void> {
+  for (const { path, follow, label } of spec.relabels ?? []) {
+    const plan = [{ op: "relabel", path, follow: follow ? 1 : 0, label }] as const;
+    await shim.run({ plan, cloneKinds: 0, deadlineMs: parkDeadlineMs, what: `SELinux label of ${path}`, signal });
+  }
 }
 
 function guardDevices({ tools, spec }: CreateInput, cgroupsPath: string): void {

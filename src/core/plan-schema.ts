@@ -199,6 +199,9 @@ export const opSchemas = {
   "net-device": op(80, { netns: "u32", name: "str", inside: "str" }),
   /** In place of pivot: whole views of procfs and sysfs outside the root are hidden, the root is moved over "/", chroot. */
   "move-root": op(81, {}),
+  /** Everything at and below a path of the host gets this SELinux label; links and what is mounted below are not followed. follow: the path
+   *  itself may be a link. Filesystems without labels keep none. */
+  relabel: op(82, { path: "str", follow: "u32", label: "str" }),
 
   // ---- ordinary users
   /** unshare(CLONE_NEWUSER), then the barrier `number`, at which the requester has newuidmap and newgidmap write the maps; ids become 0. */

@@ -72,6 +72,12 @@ export type PidNamespace =
   | { readonly kind: "private" | "pod" | "host" }
   | { readonly kind: "target"; readonly containerId: string };
 
+export interface Relabel {
+  readonly path: string;
+  readonly follow: boolean;
+  readonly label: string;
+}
+
 export interface ContainerSpec {
   /** 64 lower-case hex characters. */
   readonly id: string;
@@ -87,6 +93,8 @@ export interface ContainerSpec {
   readonly stdinOnce: boolean;
   /** Image-declared volumes: content of `path` in the root is copied into `hostPath` (made empty by the caller) before it is mounted. */
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
+  /** Trees of the host that get this SELinux label first. follow: the path is a link to a descriptor. */
+  readonly relabels?: readonly Relabel[];
   /** Instead of its program: from a checkpoint. It then waits, frozen, for start. */
   readonly restore?: ContainerRestore;
   /** Mounts of `oci` whose content is a tree that is already open; lent until `create` returns. */

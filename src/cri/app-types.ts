@@ -34,6 +34,7 @@ import type { SpecCache } from "./spec-cache.ts";
 import type { StopLedger } from "./stop-ledger.ts";
 import type { StopRequests } from "./stop-requests.ts";
 import type { TeardownRetries } from "./teardown-retries.ts";
+import type { Host } from "./translate-node.ts";
 import type { ResolveResources, RootLabel, TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
 import type { UsageSamples } from "./usage-samples.ts";
 import type { WritableLayerUsage } from "./writable-layer-usage.ts";
@@ -96,6 +97,8 @@ export interface CriParts {
   readonly translateSandbox: TranslateSandbox;
   readonly translateContainer: TranslateContainer;
   readonly rootLabel: RootLabel;
+  /** The node's files, looked at with care. */
+  readonly host: Pick<Host, "lstat" | "makeDirectory">;
   readonly resolveResources: ResolveResources;
 }
 

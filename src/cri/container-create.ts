@@ -1,5 +1,4 @@
 import { mkdir, rm } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { ContainerSpec, Pod, Rootfs } from "../core/runtime.ts";
 import type { ContainerConfig, CreateContainerRequest, CreateContainerResponse } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
@@ -19,7 +18,7 @@ import {
   unpackChanges,
 } from "./container-saved.ts";
 import { advanceContainer } from "./container-state.ts";
-import { containerLogPath } from "./log-path.ts";
+import { containerLogPath, makeLogDirectory } from "./log-path.ts";
 import type { Holder } from "./name-reservations.ts";
 import { containerName, digestOf, newId } from "./names.ts";
 import { spareDir, upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
@@ -160,7 +159,7 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     const translation = await translate(app, id, wanted, rootfs);
     checkTarget(app, wanted.sandbox.id, translation.pidNamespace);
     if (wanted.saved !== undefined) checkSaved(wanted.saved, translation.oci);
-    await step("container.make-volumes", () => makeDirectories(record.logPath, translation));
+    await step("container.make-volumes", () => makeDirectories(app, record.logPath, translation));
 
     undo.push("processes and cgroups", (undoSignal) => pod.remove(id, record.cgroupsPath, undoSignal));
     await using images = new AsyncDisposableStack();
@@ -244,11 +243,12 @@ function specOf(record: ContainerRecord, translation: ContainerTranslation): Omi
     stdin: record.config.stdin,
     stdinOnce: record.config.stdinOnce,
     volumes: translation.volumes,
+    relabels: translation.relabels,
   };
 }
 
-async function makeDirectories(logPath: string | null, translation: ContainerTranslation): Promise<void> {
-  if (logPath !== null) await mkdir(dirname(logPath), { recursive: true, mode: 0o755 });
+async function makeDirectories(app: CriApp, logPath: string | null, translation: ContainerTranslation): Promise<void> {
+  if (logPath !== null) await makeLogDirectory(logPath, app.host);
   for (const volume of translation.volumes) await mkdir(volume.hostPath, { recursive: true, mode: 0o755 });
 }
 

@@ -45,6 +45,9 @@ function labelsOf({ config, podConfig, pod }: LabelInput, node: TranslationNode)
   return resolveSelinux(config.linux?.securityContext, linux?.securityContext, node.facts, pod.spec.id);
 }
 
+/** It may read whatever label a file has. */
+const isUnlimited = (process: string): boolean => process.split(":")[2] === "spc_t";
+
 /** The label of the container's root, which is mounted before the translation can look into it. Empty: none. */
 export function rootLabelOn(node: TranslationNode): RootLabel {
   return (input) => labelsOf(input, node)?.mount ?? "";
@@ -141,6 +144,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
   const asked = await resolveDevices(config.devices, userNamespace, node.host);
   const everyDevice = privileged && input.options.privilegedHostDevices ? await hostDevices(userNamespace, node.host) : undefined;
   const askedPaths = new Set(asked.devices.map((device) => device.path));
+  const labels = labelsOf(input, node);
   const mounts = await resolveMounts(
     {
       mounts: config.mounts,
@@ -148,6 +152,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
       imageVolumes: input.image.config.volumes,
       volumesDir: input.volumesDir,
       absentMountSources: input.options.absentMountSources,
+      volumeLabel: labels === undefined || isUnlimited(labels.process) ? "" : labels.mount,
       privileged,
       readonlyRootfs: security?.readonlyRootfs === true,
       runDir: pod.spec.runDir,
@@ -157,7 +162,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
     },
     node,
   );
-  const mountLabel = labelsOf(input, node)?.mount ?? "";
+  const mountLabel = labels?.mount ?? "";
   const base: OciSpec = {
     ociVersion: "1.3.0",
     process,
@@ -188,6 +193,7 @@ export async function translateContainer(input: ContainerInput, node: Translatio
     cgroupNamespace: input.cgroupVersion === "v2" && !privileged ? "private" : "host",
     volumes: mounts.volumes,
     images: mounts.images,
+    relabels: mounts.relabels,
     user: { uid: user.uid, gid: user.gid, supplementalGroups: groups },
     stopSignal: stop.signal,
     mounts: config.mounts.map((mount) => reportedMount(mount, input.mountedImages)),

@@ -1,7 +1,7 @@
 /** Mounts of a container: what every container gets, what the pod asks for, and the image's volumes (cri-semantics 5.9). */
 import { posix } from "node:path";
 import type { OciIdMapping, OciMount } from "../core/oci.ts";
-import type { PodSpec } from "../core/runtime.ts";
+import type { PodSpec, Relabel } from "../core/runtime.ts";
 import type { IDMapping, Mount } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
 import { codeOf, messageOf } from "../lib/errors.ts";
@@ -18,12 +18,15 @@ export interface MountRequest extends MountSituation {
   readonly imageVolumes: readonly string[];
   readonly volumesDir: string;
   readonly absentMountSources: "create" | "refuse";
+  /** SELinux label of volumes that ask for one; empty: there is none. */
+  readonly volumeLabel: string;
 }
 
 export interface ResolvedMounts {
   readonly mounts: readonly OciMount[];
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
   readonly images: readonly ImageMount[];
+  readonly relabels: readonly Relabel[];
   readonly rootfsPropagation: "rslave" | "rshared" | undefined;
   readonly notes: readonly string[];
 }
@@ -96,9 +99,38 @@ function extraOptions(mount: Mount): string[] {
   return mount.mountOptions;
 }
 
+/** Whose label belongs to the node: with another one, services of the node could no longer read it. */
+const ofTheNode =
+  "/ /boot /dev /etc /home /media /mnt /opt /root /run /srv /tmp /var /var/lib /var/log /var/run /etc/passwd /etc/shadow /etc/group".split(
+    " ",
+  );
+const ofTheNodeWhole = [
+  "/bin",
+  "/boot",
+  "/dev",
+  "/etc/pki",
+  "/etc/selinux",
+  "/lib",
+  "/lib32",
+  "/lib64",
+  "/proc",
+  "/sbin",
+  "/sys",
+  "/usr",
+];
+
+/** What CRI calls a no-op where the node has no SELinux, or the container no label. */
+function relabelOf(mount: Mount, source: string, real: string, label: string): { readonly relabel?: Relabel } {
+  if (!mount.selinuxRelabel || label === "") return {};
+  if (ofTheNode.includes(real) || ofTheNodeWhole.some((parent) => isAtOrBelow(real, parent)))
+    throw invalid(`selinux_relabel of the mount at ${mount.containerPath}: ${real} belongs to the node and keeps its label`);
+  return { relabel: { path: source, follow: isDescriptorLink(source), label } };
+}
+
 interface PodMount {
   readonly mount: OciMount;
   readonly image: ImageMount | undefined;
+  readonly relabel?: Relabel;
 }
 
 async function podMount(
@@ -127,7 +159,7 @@ async function podMount(
     ],
     ...mappings,
   };
-  return { mount: bind, image: undefined };
+  return { mount: bind, image: undefined, ...relabelOf(mount, source, real, request.volumeLabel) };
 }
 
 /** What has no meaning inside a filesystem of the kernel, and must not replace one. */
@@ -187,6 +219,7 @@ export async function resolveMounts(request: MountRequest, node: TranslationNode
     mounts,
     volumes,
     images,
+    relabels: [...asked.values()].flatMap(({ relabel }) => relabel ?? []),
     rootfsPropagation: used.has("rshared") ? "rshared" : used.has("rslave") ? "rslave" : undefined,
     notes,
   };

@@ -5,7 +5,7 @@
  * with the gRPC code that the caller shall see.
  */
 import type { OciResources, OciSpec } from "../core/oci.ts";
-import type { PidNamespace, PodSpec, Rootfs } from "../core/runtime.ts";
+import type { PidNamespace, PodSpec, Relabel, Rootfs } from "../core/runtime.ts";
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
 import type { PodNetworkRequest } from "../network/pod-network.ts";
@@ -97,6 +97,8 @@ export interface ContainerTranslation {
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
   /** Images among the mounts of `oci`, each opened by the verb. */
   readonly images: readonly ImageMount[];
+  /** Volumes that get the container's SELinux label. */
+  readonly relabels: readonly Relabel[];
   /** Of the first process; the primary group is part of the list, as other runtimes report it. */
   readonly user: { readonly uid: number; readonly gid: number; readonly supplementalGroups: readonly number[] };
   /** Number of the effective stop signal on this machine. */

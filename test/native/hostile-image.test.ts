@@ -377,3 +377,43 @@ it("writes to no procfs that the container made (CVE-2025-52881, CVE-2019-16884)
   expect(out.failed).toBe("");
   expect([real, decoyed]).toEqual(["444\n", "decoy\ndecoy\n1\n"]);
 });
+
+describe("a volume's SELinux label", () => {
+  const labelOf = (path: string): string => {
+    try {
+      const args = ["-h", "--only-values", "-n", "security.selinux", path];
+      return execFileSync("getfattr", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).replace(/\0$/, "");
+    } catch {
+      return "none";
+    }
+  };
+  const label = "u:r:t:s0";
+  const relabel = async (path: string, follow = 0) =>
+    await scratch.run([{ cloneKinds: 0, plan: [{ op: "relabel", path, follow, label }] }]);
+
+  it("is given to everything in it, links included, and to nothing that links or mounts lead to", async () => {
+    const volume = scratch.directory(`volume${count}`);
+    scratch.file(`volume${count}/a/b/file`, "x");
+    symlinkSync(join(decoy, "file"), join(volume, "a/link"));
+    symlinkSync(decoy, join(volume, "tree"));
+    mkdirSync(join(volume, "mounted"));
+    execFileSync("mount", ["--bind", decoy, join(volume, "mounted")]);
+    try {
+      expect((await relabel(volume)).failed).toBe("");
+      for (const path of ["", "a", "a/b", "a/b/file", "a/link", "tree"]) expect(labelOf(join(volume, path)), path).toBe(label);
+      for (const path of [decoy, join(decoy, "file")]) expect(labelOf(path)).toBe("none");
+    } finally {
+      execFileSync("umount", [join(volume, "mounted")]);
+    }
+  });
+
+  it("is refused by a path that has become a link, but for a kubelet's descriptor", async () => {
+    const volume = scratch.directory(`volume${count}`);
+    const swapped = join(scratch.path, `swapped${count}`);
+    symlinkSync(volume, swapped);
+    expect((await relabel(swapped)).failed).toContain(swapped);
+    expect(labelOf(volume)).toBe("none");
+    expect((await relabel(swapped, 1)).failed).toBe("");
+    expect(labelOf(volume)).toBe(label);
+  });
+});

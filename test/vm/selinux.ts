@@ -4,7 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { type Container, Process } from "../../src/core/library/public.ts";
 import { CriNode } from "../helpers/cri-node.ts";
 import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
@@ -70,7 +71,10 @@ await test("SELinux: a label that the policy does not know fails the start by na
   assert.deepEqual(place.leftovers(), []);
 });
 
-await test("SELinux: a pod's container has the label of its options, or of its sandbox's", async () => {
+await test("SELinux: a pod's container has the label of its options, or of its sandbox's; volumes get the files' one", async () => {
+  // The policy has no types for containers; which ones to take is said in its own file.
+  const policy = /^SELINUXTYPE=(\w+)/m.exec(readFileSync("/etc/selinux/config", "utf8"))?.[1];
+  writeFileSync(`/etc/selinux/${policy}/contexts/lxc_contexts`, `process = "${label}"\nfile = "${mountLabel}"\n`);
   await using node = await CriNode.start();
   const options = { user: "user_u", role: "user_r", type: "user_t", level: "s0" };
   const pod = node.podConfig("labels", {
@@ -92,7 +96,19 @@ await test("SELinux: a pod's container has the label of its options, or of its s
     node.run(podId, pod, node.containerConfig("strange", forever, strange)),
     /is not known to this node's policy/,
   );
+  // A volume that asks for it is the container's to read; the node's own trees keep their labels.
+  const volume = mkdtempSync("/tmp/caisson-volume-");
+  writeFileSync(join(volume, "file"), "x");
+  const mounted = (host_path: string) => ({
+    mounts: [{ host_path, container_path: "/v", selinux_relabel: true }],
+    linux: { security_context: { selinux_options: options } },
+  });
+  const relabelled = await node.run(podId, pod, node.containerConfig("volume", forever, mounted(volume)));
+  assert.equal((await node.info(relabelled)).runtimeSpec.linux.mountLabel, mountLabel);
+  for (const path of [volume, join(volume, "file")]) assert.equal(labelOfFile(path), mountLabel);
+  await assert.rejects(node.run(podId, pod, node.containerConfig("usr", forever, mounted("/usr"))), /keeps its label/);
   await node.removePod(podId);
+  rmSync(volume, { recursive: true });
 });
 
 await place[Symbol.asyncDispose]();

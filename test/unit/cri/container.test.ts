@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { CriApp } from "../../../src/cri/app-types.ts";
 import { createContainer } from "../../../src/cri/container-create.ts";
 import { listContainers } from "../../../src/cri/container-list.ts";
 import { removeContainer } from "../../../src/cri/container-remove.ts";
@@ -8,6 +9,7 @@ import { startContainer } from "../../../src/cri/container-start.ts";
 import { containerStatus } from "../../../src/cri/container-status.ts";
 import { stopContainer } from "../../../src/cri/container-stop.ts";
 import { execSync } from "../../../src/cri/exec-sync.ts";
+import { makeLogDirectory } from "../../../src/cri/log-path.ts";
 import { reopenContainerLog } from "../../../src/cri/log-reopen.ts";
 import { stopPodSandbox } from "../../../src/cri/sandbox-stop.ts";
 import { ContainerState, ListContainersRequest, NamespaceMode, Signal } from "../../../src/gen/cri/v1/api.ts";
@@ -204,6 +206,30 @@ describe("CreateContainer", () => {
     const id = await node.container(other, { logPath: "main/0.log" });
     expect((await status(id))?.logPath).toBe(join(node.dir, "logs/main/0.log"));
     expect(existsSync(join(node.dir, "logs/main"))).toBe(true);
+  });
+
+  it("follows a link on the way to the log only where the node's root made it", async () => {
+    mkdirSync(join(node.dir, "elsewhere"));
+    symlinkSync(join(node.dir, "elsewhere"), join(node.dir, "log-link"));
+    const { lstat, makeDirectory } = node.app.host;
+    const made: string[] = [];
+    const by = (uid: number): CriApp["host"] => ({
+      makeDirectory: async (path) => {
+        made.push(path);
+        await makeDirectory(path);
+      },
+      lstat: async (path) => {
+        const found = await lstat(path);
+        return found?.kind === "symlink" ? { ...found, uid } : found;
+      },
+    });
+    const directory = join(node.dir, "log-link/pod");
+    const refused = await failure(makeLogDirectory(join(directory, "main/0.log"), by(1000)));
+    expect(refused).toMatchObject({ code: "failed_precondition" });
+    expect(refused.message).toContain("log-link is a link that user 1000 made");
+    expect(made).toEqual([]);
+    await makeLogDirectory(join(directory, "main/0.log"), by(0));
+    expect(existsSync(join(node.dir, "elsewhere/pod/main"))).toBe(true);
   });
 
   it("refuses a stopped sandbox", async () => {

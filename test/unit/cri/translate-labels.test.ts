@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { SelinuxPolicy } from "../../../src/core/process/selinux-policy.ts";
-import { fakeNode, secured, securedPod, translate } from "./translate-fixture.ts";
+import { directory, fakeNode, secured, securedPod, translate } from "./translate-fixture.ts";
 
 const [RuntimeDefault, Unconfined, Localhost] = [0, 1, 2] as const;
 
@@ -102,6 +102,25 @@ describe("SELinux", () => {
       undefined,
       undefined,
     ]);
+  });
+
+  it("is given to volumes that ask for it, but never to the node's own trees", async () => {
+    const relabels = async (hostPath: string, options: object | undefined, off = false) => {
+      const node = fakeNode({ selinux: off ? undefined : policy() });
+      for (const path of ["/usr/share", "/var/lib", "/var/lib/kubelet/pods/x"]) node.fake.paths.set(path, directory);
+      const mounts = [{ containerPath: "/v", hostPath, selinuxRelabel: true }];
+      const security = options === undefined ? {} : secured({ selinuxOptions: options });
+      return (await translate({ config: { mounts, ...security }, node })).relabels;
+    };
+    const label = "system_u:object_r:container_file_t:s0:c1,c2";
+    const volume = "/var/lib/kubelet/pods/x";
+    expect(await relabels(volume, { level: "s0:c1,c2" })).toEqual([{ path: volume, follow: false, label }]);
+    for (const path of ["/usr/share", "/var/lib"])
+      await expect(relabels(path, { level: "s0:c1,c2" })).rejects.toThrow(/belongs to the node and keeps its label/);
+    // Without SELinux, without a label, and for who may read every label there is nothing to do.
+    expect(await relabels("/usr/share", { level: "s0" }, true)).toEqual([]);
+    expect(await relabels("/usr/share", undefined)).toEqual([]);
+    expect(await relabels("/usr/share", { type: "spc_t" })).toEqual([]);
   });
 
   it("goes by what the policy knows", async () => {

@@ -9,6 +9,7 @@ import { startContainer } from "../../../../src/cri/container-start.ts";
 import { recover } from "../../../../src/cri/recover.ts";
 import { runPodSandbox } from "../../../../src/cri/sandbox-run.ts";
 import type { NodeFacts } from "../../../../src/cri/translate-node.ts";
+import { realHost } from "../../../../src/cri/translate-node.ts";
 import { resolveResources } from "../../../../src/cri/translate-resources.ts";
 import { translateSandbox } from "../../../../src/cri/translate-sandbox.ts";
 import type { TranslateContainer, TranslationOptions } from "../../../../src/cri/translation.ts";
@@ -111,6 +112,7 @@ export class FakeNode {
       translateSandbox,
       translateContainer: (input) => this.translateContainer(input),
       rootLabel: () => "",
+      host: realHost,
       resolveResources: (asked) => resolveResources(asked, fakeNode(this.facts).facts),
     });
     await recover(this.cri.app);
