@@ -10,6 +10,7 @@ import { checkpointsDir } from "./paths.ts";
 import { visibleContainer } from "./queries.ts";
 import type { ContainerRecord } from "./records.ts";
 import { packTar } from "./tar-program.ts";
+import { noteUnfinished } from "./unfinished-checkpoints.ts";
 
 const defaultTimeoutMs = 120_000;
 const longestTimeoutS = 86_400n;
@@ -35,10 +36,12 @@ export async function checkpointContainer(
 async function checkpoint(app: CriApp, id: string, location: string, deadlineMs: number, signal: AbortSignal): Promise<void> {
   const record = runningContainer(app, id);
   await needDirectory(dirname(location));
+  const name = randomBytes(6).toString("hex");
+  const partial = `${location}.partial-${name}`;
+  await using _note = await noteUnfinished(app, [partial]);
   await using undo = new Undo(({ failed, error }) =>
     app.log.error({ id, err: messageOf(error) }, `a checkpoint that failed leaves its ${failed}`),
   );
-  const name = randomBytes(6).toString("hex");
   const directory = join(checkpointsDir(app.config), `${id}-${name}`);
   // Also when all goes well: only the archive stays.
   await using scratch = new AsyncDisposableStack();
@@ -47,7 +50,6 @@ async function checkpoint(app: CriApp, id: string, location: string, deadlineMs:
   const pod = app.pods.need(record.podId);
   await pod.whileFrozen([record.cgroupsPath], deadlineMs, () => saveFrozen(app, record, directory, deadlineMs, signal));
   await saveFacts(app, record, directory);
-  const partial = `${location}.partial-${name}`;
   undo.push("unfinished archive", () => rm(partial, { force: true }));
   await packTar(partial, directory, await namesIn(directory), signal);
   await chmod(partial, 0o600);

@@ -19,10 +19,11 @@ import type { CriApp } from "./app-types.ts";
 import { forgetContainer, removeAttachPoint } from "./container-remove.ts";
 import { identifyEventLog } from "./events.ts";
 import { checkCgroupDriver, identifyInstance } from "./instance.ts";
-import { attachPointsDir, checkpointsDir, isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
+import { attachPointsDir, isObjectId, netnsPath, podDir, writableLayersDir } from "./paths.ts";
 import { type MirroredPod, readMirrors } from "./record-mirror.ts";
 import { tellMissedEvents } from "./recover-events.ts";
 import { recoverSandbox } from "./recover-sandbox.ts";
+import { sweepUnfinished } from "./unfinished-checkpoints.ts";
 
 const orphanMs = 60_000;
 
@@ -49,7 +50,7 @@ export async function recover(app: CriApp): Promise<void> {
   await sweepWritableLayers(app);
   await sweepAttachPoints(app);
   // Of a daemon that was killed in the middle of one: the memory of containers.
-  await rm(checkpointsDir(app.config), { recursive: true, force: true });
+  await sweepUnfinished(app);
   tellMissedEvents(app);
   await app.images.recovered();
   for (const container of app.containers.all())

@@ -11,6 +11,7 @@ import { podDir } from "./paths.ts";
 import { namesBelow, podVolumes } from "./pod-volumes.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import { packTar } from "./tar-program.ts";
+import { noteUnfinished } from "./unfinished-checkpoints.ts";
 
 /** The caller's deadline counts; this only bounds one that has none worth the name. */
 const deadlineMs = 600_000;
@@ -95,6 +96,11 @@ async function checkpoint(
     file: `volume-${index}.tar`,
   }));
   const shm = sandbox.translation.spec.ipc === "new";
+  const names = [podDump, shmArchive, ...volumes.map(({ file }) => file)];
+  await using _note = await noteUnfinished(app, [
+    ...containers.map(({ directory }) => directory),
+    ...names.map((name) => join(output, name)),
+  ]);
   await using undo = new Undo(({ failed, error }) =>
     app.log.error({ id: sandbox.id, err: messageOf(error) }, `a checkpoint of a pod that failed leaves its ${failed}`),
   );

@@ -33,7 +33,7 @@ export async function packTar(file: string, directory: string, names: readonly s
   // 1: a file changed while it was read, which nothing frozen does, or a socket was left out.
   if (exit.code === 0 || exit.code === 1) return;
   const said = stderr.toString("utf8").trim();
-  const code = /No space left/.test(said) ? "resource_exhausted" : "internal";
+  const code = /No space left|Wrote only/.test(said) ? "resource_exhausted" : "internal";
   throw new RuntimeError(code, `${file} could not be written: ${said || `tar ended with ${exit.code}`}`, { path: file });
 }
 

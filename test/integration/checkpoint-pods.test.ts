@@ -1,25 +1,34 @@
 /** What containers of a pod share, across CheckpointPod and RestorePod. Real processes go on working. */
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Message } from "../helpers/cri-client.ts";
+import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode, network } from "../helpers/cri-node.ts";
 
 let node: CriNode;
 let place: string;
 beforeAll(async () => {
-  node = await CriNode.start({ config: "[checkpoint]\nrestore = true\n" });
+  place = mkdtempSync(join(tmpdir(), "caisson-checkpoint-pods-"));
+  criuIs(`exec ${realCriu} "$@"`);
+  node = await CriNode.start({ config: `[checkpoint]\nrestore = true\ncriu = "${criu()}"\n` });
   node.enableNetwork("caissonckp", "10.199.78.0/24");
   await node.networkReady();
-  place = mkdtempSync(join(tmpdir(), "caisson-checkpoint-pods-"));
 });
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
   rmSync(place, { recursive: true, force: true });
 });
 
+const realCriu = execFileSync("sh", ["-c", "command -v criu"], { encoding: "utf8" }).trim();
+const criu = (): string => join(place, "criu");
+/** Of one age: the daemon knows its version already. */
+function criuIs(script: string): void {
+  writeFileSync(criu(), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  utimesSync(criu(), 1_700_000_000, 1_700_000_000);
+}
 const podNetwork = { linux: { security_context: { namespace_options: network.pod } } };
 const count = async (id: string): Promise<number> => Number((await node.exec(id, ["cat", "/tmp/count"])).stdout);
 async function rises(id: string): Promise<void> {
@@ -75,7 +84,10 @@ describe("TCP connections between containers of a pod", () => {
 
   it("go on with what is under way in them, over the loopback device", async () => {
     const checking = '{ if ($1 != NR) exit 3; if (NR % 2000 == 0) { print NR > "/tmp/count"; close("/tmp/count") } }';
-    const [reader, writer] = [`exec nc -l -p 9000 -e awk '${checking}'`, "sleep 0.1; exec nc 127.0.0.1 9000 -e seq 1 1000000000"];
+    const [reader, writer] = [
+      `exec nc -l -p 9000 -e awk '${checking}'`,
+      "until nc 127.0.0.1 9000 -e seq 1 1000000000; do sleep 0.05; done",
+    ];
     const saved = await save(
       "tcp-loopback",
       started(["reader", "writer"], [reader, writer]),
@@ -86,7 +98,7 @@ describe("TCP connections between containers of a pod", () => {
     const [id = ""] = ids;
     const then = await count(id);
     // More than fits into both queues.
-    await expect.poll(() => count(id), { timeout: 30_000, interval: 20 }).toBeGreaterThan(then + 60_000);
+    await expect.poll(() => count(id), { timeout: 30_000, interval: 20 }).toBeGreaterThan(then + 20_000);
     await node.removePod(pod);
   });
 
@@ -95,7 +107,7 @@ describe("TCP connections between containers of a pod", () => {
     const answering = "while read n; do echo $n > /tmp/count; echo $((n+1)); done";
     const server = `exec nc -l -p 9000 -e sh -c '${answering}'`;
     const outside = "nc 10.199.78.1 9999 > /tmp/outside; echo closed > /tmp/outside";
-    const client = `(${outside}) & sleep 0.1; exec nc ${own} 9000 -e sh -c 'echo 1; ${answering.replace("echo $((", "sleep 0.01; echo $((")}; sleep 1000'`;
+    const client = `(${outside}) & until nc ${own} 9000 -e sh -c 'echo 1; ${answering.replace("echo $((", "sleep 0.01; echo $((")}; sleep 1000'; do sleep 0.05; done`;
     const world = createServer({ allowHalfOpen: true }, (socket) => socket.on("error", () => {}).write("hello\n"));
     await new Promise<void>((resolve) => world.listen(9999, "10.199.78.1", resolve));
     const heard = async (id = "") => (await node.exec(id, ["cat", "/tmp/outside"])).stdout;
@@ -110,5 +122,132 @@ describe("TCP connections between containers of a pod", () => {
     await expect.poll(() => heard(ids[1])).toBe("closed\n");
     await node.removePod(pod);
     world.close();
+  });
+});
+
+const counting = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; echo line $i; sleep 0.02; done"];
+
+describe("one checkpoint", () => {
+  it("becomes five pods at once, each with its own address, name, log and cgroup; each is saved again", async () => {
+    const saved = await save("seed", [node.containerConfig("counter", counting)], async ([id = ""]) => await rises(id));
+    const names = ["clone-a", "clone-b", "clone-c", "clone-d", "clone-e"];
+    const clones = await Promise.all(names.map((name) => restore(name, saved)));
+    const infos = await Promise.all(
+      clones.map(async ({ pod, ids: [id = ""] }, index) => {
+        await node.start(id);
+        await rises(id);
+        const hostname = (await node.exec(id, ["hostname"])).stdout.trim();
+        expect(hostname).toBe(names[index]);
+        await expect.poll(() => node.log(hostname, "counter")).toMatch(/^stdout F line \d+\n/);
+        const { pid, cgroupsPath } = await node.info(id);
+        expect(readFileSync(`/proc/${pid}/cgroup`, "utf8")).toContain(cgroupsPath);
+        return [await ipOf(pod), cgroupsPath];
+      }),
+    );
+    expect(new Set(infos.flat()).size).toBe(10);
+    const [{ pod = "", ids = [] } = {}, ...others] = clones;
+    await Promise.all(others.map((clone) => node.removePod(clone.pod)));
+    const output = join(place, "again");
+    mkdirSync(output);
+    await node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: ids });
+    const then = await count(ids[0] ?? "");
+    await node.removePod(pod);
+    const again = await restore("clone-again", { ...saved, output });
+    await node.start(again.ids[0] ?? "");
+    await rises(again.ids[0] ?? "");
+    expect(await count(again.ids[0] ?? "")).toBeGreaterThan(then / 2);
+    await node.client.runtime("StopContainer", { container_id: again.ids[0], timeout: 0 });
+    expect((await node.status(again.ids[0] ?? "")).exit_code).toBe(137);
+    await node.removePod(again.pod);
+  });
+});
+
+describe("what goes wrong", () => {
+  const frozen = (cgroupsPath: string): string =>
+    readFileSync(`/sys/fs/cgroup/freezer${cgroupsPath}/freezer.state`, "utf8").trim();
+  /** One pod with two containers for all of these. */
+  const running = async (name: string) => {
+    const config = node.podConfig(name);
+    const pod = await node.runPod(config);
+    const ids: string[] = [];
+    for (const one of ["one", "two"]) ids.push(await node.run(pod, config, node.containerConfig(one, counting)));
+    for (const id of ids) await rises(id);
+    const output = join(place, name);
+    mkdirSync(output);
+    const ask = () => node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: ids });
+    return { pod, ids, output, ask };
+  };
+  const goesOn = async (ids: readonly string[]) => {
+    for (const id of ids) expect(frozen((await node.info(id)).cgroupsPath)).toBe("THAWED");
+    for (const id of ids) await rises(id);
+  };
+
+  it("is said of CRIU, the disk and the time, and leaves neither files nor frozen containers", async () => {
+    const { pod, ids, output, ask } = await running("ck-faults");
+    const [id = ""] = ids;
+    // The daemon knows its version from here on.
+    await ask();
+    for (const name of readdirSync(output)) rmSync(join(output, name), { recursive: true });
+    const refused = async (code: number, text: RegExp) => {
+      for (const asked of [
+        ask,
+        () => node.client.runtime("CheckpointContainer", { container_id: id, location: join(output, "x.tar") }),
+      ]) {
+        const found = await failure(asked());
+        expect(found.details).toMatch(text);
+        expect(found.code).toBe(code);
+        expect(readdirSync(output)).toEqual([]);
+      }
+      await goesOn(ids);
+    };
+    rmSync(criu());
+    await refused(grpcStatus.FAILED_PRECONDITION, /not possible: .*criu cannot be executed/);
+    criuIs("kill -9 $$");
+    await refused(grpcStatus.INTERNAL, /container [0-9a-f]+: CRIU was killed in the middle/);
+    criuIs("exec sleep 1000");
+    const late = node.client.runtime("CheckpointContainer", { container_id: id, location: join(output, "x.tar"), timeout: 1 });
+    expect(await failure(late)).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
+    expect(readdirSync(output)).toEqual([]);
+    criuIs(`exec ${realCriu} "$@"`);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k", "caisson-full", output]);
+    try {
+      await refused(grpcStatus.RESOURCE_EXHAUSTED, /No space left|Wrote only/);
+    } finally {
+      execFileSync("umount", [output]);
+    }
+    await goesOn(ids);
+    await node.removePod(pod);
+  });
+
+  it("ends the pod when its helper is killed in the middle, and leaves no files", async () => {
+    const { pod, ids, output, ask } = await running("ck-helper");
+    criuIs("exec sleep 1000");
+    const asked = failure(ask());
+    while (!existsSync(join(output, "container-0/checkpoint"))) await new Promise((resolve) => setTimeout(resolve, 2));
+    const { info } = await node.client.runtime("ContainerStatus", { container_id: ids[0], verbose: true });
+    const { pid } = JSON.parse(info.info);
+    const shim = Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+    expect(readFileSync(`/proc/${shim}/comm`, "utf8")).toMatch(/^caisson/);
+    process.kill(shim, "SIGKILL");
+    expect((await asked).details).not.toBe("");
+    criuIs(`exec ${realCriu} "$@"`);
+    for (const id of ids) expect(await node.exited(id)).toMatchObject({ exit_code: 255, reason: "Unknown" });
+    expect(readdirSync(output)).toEqual([]);
+    await node.removePod(pod);
+  });
+
+  it("is taken away when the daemon is killed in the middle: what lies in the caller's directory, and the freeze", async () => {
+    const { pod, ids, output, ask } = await running("ck-daemon");
+    const paths = await Promise.all(ids.map(async (id) => (await node.info(id)).cgroupsPath as string));
+    const asked = ask().catch(() => "lost");
+    while (!existsSync(join(output, "container-1"))) await new Promise((resolve) => setImmediate(resolve));
+    writeFileSync(join(output, "of the caller"), "");
+    await node.daemon.kill();
+    expect(await asked).toBe("lost");
+    await expect.poll(() => paths.map(frozen)).toEqual(["THAWED", "THAWED"]);
+    await node.daemon.launch();
+    expect(readdirSync(output)).toEqual(["of the caller"]);
+    await goesOn(ids);
+    await node.removePod(pod);
   });
 });

@@ -1,7 +1,7 @@
 /** CRIU as a child of a shim: what it restores becomes the shim's child as well, and whoever dies, nothing of it stays. */
 
 import type { Response } from "../../gen/criu/rpc.ts";
-import { RuntimeError, wrapError } from "../../lib/errors.ts";
+import { codeOf, RuntimeError, wrapError } from "../../lib/errors.ts";
 import { addon, isErrno } from "../../native/addon.ts";
 import type { Op, Plan } from "../plan.ts";
 import type { Shim } from "../shim/shim.ts";
@@ -69,7 +69,10 @@ export async function callCriu(child: CriuChild, call: CriuCall): Promise<Respon
   } catch (error) {
     session[Symbol.dispose]();
     await over;
-    throw child.signal.aborted || reason === undefined ? error : reason;
+    if (child.signal.aborted || reason === undefined) throw error;
+    // To the shim it is a child that did not come to the end of its plan.
+    const killed = pidfd !== undefined && codeOf(reason) === "failed_precondition";
+    throw killed ? new RuntimeError("internal", `${what}: CRIU was killed in the middle`, {}, reason) : reason;
   } finally {
     child.signal.removeEventListener("abort", kill);
     session[Symbol.dispose]();

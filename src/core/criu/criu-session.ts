@@ -48,7 +48,8 @@ export class CriuSession implements Disposable {
     if (this.#ended !== undefined) throw this.#ended;
     const done = Promise.withResolvers<Response>();
     this.#waiting = { call, done };
-    this.#send(call.request);
+    // Through done: a rejection that nobody waits for would end the daemon.
+    this.#trySend(call.request);
     const response = await done.promise;
     if (!response.success && this.#hookError !== undefined) throw this.#hookError;
     return response;
