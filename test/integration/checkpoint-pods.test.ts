@@ -155,7 +155,7 @@ describe("one checkpoint", () => {
     const again = await restore("clone-again", { ...saved, output });
     await node.start(again.ids[0] ?? "");
     await rises(again.ids[0] ?? "");
-    expect(await count(again.ids[0] ?? "")).toBeGreaterThan(then / 2);
+    await expect.poll(() => count(again.ids[0] ?? "")).toBeGreaterThan(then / 2);
     await node.client.runtime("StopContainer", { container_id: again.ids[0], timeout: 0 });
     expect((await node.status(again.ids[0] ?? "")).exit_code).toBe(137);
     await node.removePod(again.pod);
@@ -209,7 +209,7 @@ describe("what goes wrong", () => {
     expect(await failure(late)).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
     expect(readdirSync(output)).toEqual([]);
     criuIs(`exec ${realCriu} "$@"`);
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k", "caisson-full", output]);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "caisson-full", output]);
     try {
       await refused(grpcStatus.RESOURCE_EXHAUSTED, /No space left|Wrote only/);
     } finally {

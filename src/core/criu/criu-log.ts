@@ -1,6 +1,7 @@
 /** What went wrong, from CRIU's log: its last words of an error, those that name a resource first. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, statfs } from "node:fs/promises";
+import { dirname } from "node:path/posix";
 import { errnoName, RuntimeError } from "../../lib/errors.ts";
 
 /** Said at any time, and meaning nothing: a limit that CRIU would like to raise, a cache that it would like to keep. */
@@ -15,6 +16,7 @@ const summaries = [
   /cr-restore.*Failed to/,
 ];
 const longest = 500;
+const fullBytes = 8192;
 const most = 3;
 
 /** Error lines without time stamps and places in the source, repeated ones once, summaries only when there is nothing else. */
@@ -76,9 +78,17 @@ export async function criuFailure(
 ): Promise<RuntimeError> {
   const text = await readFile(log.path, "utf8").catch(() => "");
   const told = condenseLog(text) || words || "CRIU gave no reason";
-  const code = /No space left on device/.test(text) ? "resource_exhausted" : "internal";
-  return new RuntimeError(code, `${what}: ${told}${describeDescriptor(text)} (log: ${log.path})`, {
+  const full = /No space left on device/.test(text) || (await isFull(dirname(log.path)));
+  const because = full && !told.includes("No space left") ? ": No space left on device" : "";
+  const message = `${what}: ${told}${because}${describeDescriptor(text)} (log: ${log.path})`;
+  return new RuntimeError(full ? "resource_exhausted" : "internal", message, {
     criuErrno: number ?? 0,
     log: log.path,
   });
+}
+
+/** The log lies there as well, so its end may be missing. */
+async function isFull(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory).catch(() => ({ bavail: 1, bsize: fullBytes }));
+  return bavail * bsize < fullBytes;
 }
