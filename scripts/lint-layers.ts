@@ -13,6 +13,7 @@ const rank: Readonly<Record<string, number>> = {
   core: 2,
   image: 2,
   network: 2,
+  nri: 2,
   store: 2,
   streaming: 2,
   cri: 3,

@@ -12,6 +12,7 @@ import { LibraryContainers } from "./containers/library-containers.ts";
 import { CdiDevices } from "./core/device/cdi.ts";
 import { createHostRuntime } from "./core/host-runtime.ts";
 import type { Runtime } from "./core/runtime.ts";
+import { adjustContainerOn } from "./cri/adjust-container.ts";
 import { type Cri, createCri, systemClock } from "./cri/app.ts";
 import type { CriConfig } from "./cri/app-types.ts";
 import { replayEvents } from "./cri/event-replay.ts";
@@ -34,6 +35,7 @@ import { lockDirectory } from "./native/file-lock.ts";
 import { returnFreedMemory } from "./native/freed-memory.ts";
 import { openServiceNotify, type ServiceNotify } from "./native/service-notify.ts";
 import { openPodNetwork } from "./network/cni-network.ts";
+import { NodePlugins, type NriOptions } from "./nri/node-plugins.ts";
 import type { Gate } from "./server/call.ts";
 import { containerService } from "./server/container-service.ts";
 import { type GrpcServer, serveGrpc } from "./server/grpc-server.ts";
@@ -130,6 +132,8 @@ class CaissonDaemon {
     const cri = await this.#openCri(this.#store, containers);
     this.#closed = "caissond is starting: records and pods are being read back";
     await recover(cri.app);
+    // Before the first pod is made, so that those that are installed have seen every one.
+    await cri.app.plugins?.start();
     if (this.#stopping !== undefined) throw new RuntimeError("canceled", "caissond was stopped while it started");
     this.#closed = "";
     server.health.set(true);
@@ -260,11 +264,14 @@ class CaissonDaemon {
       rootLabel: rootLabelOn(node),
       host: node.host,
       resolveResources: (asked) => resolveResources(asked, node.facts),
+      adjustContainer: adjustContainerOn(node),
+      ...(config.nri.enabled ? { openPlugins: (view) => new NodePlugins(nriOptions(config), view, log) } : {}),
     });
     this.#cri = cri;
     this.#own("pods", () => cri.close());
     // Sessions end before the pods that they are about are let go.
     this.#own("streaming", () => streaming.close());
+    this.#own("NRI plugins", () => cri.app.plugins?.close());
     return cri;
   }
 
@@ -300,6 +307,10 @@ class CaissonDaemon {
     delay.reset();
     return info;
   }
+}
+
+function nriOptions({ nri }: Config): NriOptions {
+  return { ...nri, tolerateAnnotation: nri.tolerateMissingAnnotation, runtimeVersion: buildVersion() };
 }
 
 function streamingOptions({ streaming }: Config, log: Log): StreamingOptions {

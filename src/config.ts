@@ -19,6 +19,25 @@ const key = <const S extends v.GenericSchema>(schema: S, about: string, fallback
 export const logLevels = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof logLevels)[number];
 
+/** Kinds of change that an administrator can forbid NRI plugins. */
+const nriRejectable = [
+  "annotations",
+  "mounts",
+  "hooks",
+  "devices",
+  "env",
+  "args",
+  "rlimits",
+  "resources",
+  "priorities",
+  "namespaces",
+  "sysctls",
+  "net-devices",
+  "seccomp-default",
+  "seccomp-unconfined",
+  "seccomp-localhost",
+] as const;
+
 /** Sections and keys as the file has them. The descriptions and defaults are also what `caissond --print-config` shows. */
 const sections = {
   cni: {
@@ -61,6 +80,26 @@ const sections = {
       "Whether containers also get the devices that their cdi.k8s.io annotations name, which whoever makes a pod can write.",
       false,
     ),
+  },
+  nri: {
+    enabled: key(v.boolean(), "Whether plugins of the Node Resource Interface have a say in pods and containers.", true),
+    socket: key(absolutePath, "Where plugins connect; only root can.", "/var/run/nri/nri.sock"),
+    external: key(v.boolean(), "Whether plugins may connect, beside those that are installed.", true),
+    plugin_dir: key(absolutePath, "Programs called INDEX-NAME that are started with the daemon.", "/opt/nri/plugins"),
+    config_dir: key(absolutePath, "Their configuration: INDEX-NAME.conf or NAME.conf.", "/etc/nri/conf.d"),
+    registration_timeout_ms: key(
+      count(1, 600_000),
+      "A plugin that has connected and not registered for so long is closed.",
+      5000,
+    ),
+    request_timeout_ms: key(count(1, 600_000), "A plugin that does not answer for so long is closed.", 2000),
+    required: key(
+      v.array(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_.+-]+$/, "must be a plugin's name, with or without its index"))),
+      "Plugins without which no pod may run.",
+      [],
+    ),
+    tolerate_missing_annotation: key(v.string(), "Pods with this annotation set to true run without them; empty: none do.", ""),
+    rejected: key(v.array(v.picklist(nriRejectable)), `What plugins may not change: ${nriRejectable.join(", ")}.`, []),
   },
   runtime: {
     cgroup_driver: key(
@@ -186,6 +225,10 @@ const schema = v.strictObject({
   registry: section(sections.registry),
   image: section(sections.image),
   cdi: section(sections.cdi),
+  nri: v.pipe(
+    section(sections.nri),
+    v.check(({ enabled = true, required = [] }) => enabled || required.length === 0, "required plugins need enabled"),
+  ),
   runtime: section(sections.runtime),
   runtimes: v.optional(v.record(handlerName, profile), {}),
   streaming: v.pipe(

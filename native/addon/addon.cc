@@ -24,6 +24,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::openat2>(exports, "openat2");
 	put<caisson::denySyscalls>(exports, "denySyscalls");
 	put<caisson::pipe>(exports, "pipe");
+	put<caisson::streamPair>(exports, "streamPair");
 	put<caisson::duplicate>(exports, "duplicate");
 	put<caisson::eventfd>(exports, "eventfd");
 	put<caisson::resizeTerminal>(exports, "resizeTerminal");

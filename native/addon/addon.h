@@ -23,6 +23,7 @@ Napi::Value openat2(const Napi::CallbackInfo& info);
 void denySyscalls(const Napi::CallbackInfo& info);
 
 Napi::Value pipe(const Napi::CallbackInfo& info);
+Napi::Value streamPair(const Napi::CallbackInfo& info);
 Napi::Value duplicate(const Napi::CallbackInfo& info);
 Napi::Value eventfd(const Napi::CallbackInfo& info);
 void resizeTerminal(const Napi::CallbackInfo& info);

@@ -91,6 +91,17 @@ Napi::Value pipe(const Napi::CallbackInfo& info)
 	return result;
 }
 
+Napi::Value streamPair(const Napi::CallbackInfo& info)
+{
+	int ends[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		throw nativeError(info.Env(), errno, "socketpair");
+	Napi::Array result = Napi::Array::New(info.Env(), 2);
+	result.Set(0U, Napi::Number::New(info.Env(), ends[0]));
+	result.Set(1U, Napi::Number::New(info.Env(), ends[1]));
+	return result;
+}
+
 Napi::Value duplicate(const Napi::CallbackInfo& info)
 {
 	const int copy = fcntl(toInt(info[0], "fd must be a descriptor"), F_DUPFD_CLOEXEC, 3);

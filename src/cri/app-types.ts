@@ -22,6 +22,7 @@ import type { Runtime } from "../core/runtime.ts";
 import type { ImageService } from "../image/image-service.ts";
 import type { KeyedLock } from "../lib/lock.ts";
 import type { PodNetwork } from "../network/pod-network.ts";
+import type { NodePlugins, NodeView } from "../nri/node-plugins.ts";
 import type { Store } from "../store/store.ts";
 import type { StreamingUrls } from "../streaming/streaming-server.ts";
 import type { CriEvents } from "./events.ts";
@@ -35,7 +36,14 @@ import type { StopLedger } from "./stop-ledger.ts";
 import type { StopRequests } from "./stop-requests.ts";
 import type { TeardownRetries } from "./teardown-retries.ts";
 import type { Host } from "./translate-node.ts";
-import type { ResolveResources, RootLabel, TranslateContainer, TranslateSandbox, TranslationOptions } from "./translation.ts";
+import type {
+  AdjustContainer,
+  ResolveResources,
+  RootLabel,
+  TranslateContainer,
+  TranslateSandbox,
+  TranslationOptions,
+} from "./translation.ts";
 import type { UsageSamples } from "./usage-samples.ts";
 import type { WritableLayerUsage } from "./writable-layer-usage.ts";
 
@@ -100,6 +108,9 @@ export interface CriParts {
   /** The node's files, looked at with care. */
   readonly host: Pick<Host, "lstat" | "makeDirectory">;
   readonly resolveResources: ResolveResources;
+  /** Both absent: there are no NRI plugins. */
+  readonly adjustContainer?: AdjustContainer;
+  readonly openPlugins?: (node: NodeView) => NodePlugins;
 }
 
 export interface CriApp extends CriParts {
@@ -120,6 +131,7 @@ export interface CriApp extends CriParts {
   readonly samples: UsageSamples;
   readonly writableLayers: WritableLayerUsage;
   readonly specs: SpecCache;
+  readonly plugins: NodePlugins | undefined;
   readonly teardowns: TeardownRetries;
   readonly ledger: StopLedger;
   /** This installation's mark on every object; set by recovery. */

@@ -6,6 +6,7 @@ import { CriEvents } from "./events.ts";
 import { LivePods } from "./live-pods.ts";
 import { NameReservations } from "./name-reservations.ts";
 import { Operations } from "./operations.ts";
+import { nodeView } from "./plugin-node.ts";
 import { containerCodec, sandboxCodec } from "./records.ts";
 import { Registry } from "./registry.ts";
 import { teardownSandbox } from "./sandbox-teardown.ts";
@@ -47,6 +48,7 @@ export function createCri(parts: CriParts): Cri {
     samples: new UsageSamples(),
     writableLayers: new WritableLayerUsage(clock),
     specs: new SpecCache(config),
+    plugins: parts.openPlugins?.(nodeView(() => app)),
     teardowns: new TeardownRetries(
       (podId) =>
         tellingWhatBlocks(app, podId, () =>

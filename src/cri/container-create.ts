@@ -22,12 +22,13 @@ import { containerLogPath, makeLogDirectory } from "./log-path.ts";
 import type { Holder } from "./name-reservations.ts";
 import { containerName, digestOf, newId } from "./names.ts";
 import { spareDir, upperDir, volumesDir, workDir, writableLayerDir } from "./paths.ts";
+import { adjustByPlugins, enterPlugins, tellOfContainer, tellOfRollback } from "./plugin-calls.ts";
 import { removeBundle, writeBundle, writeBundleConfig } from "./record-mirror.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import { checkedContainerConfig, checkedContainerMetadata, checkedSandboxMetadata, handlerOptions } from "./request-checks.ts";
 import { containerCgroup } from "./translate-cgroup.ts";
 import { imageMountFailure, mountedImages } from "./translate-image-mounts.ts";
-import type { ContainerTranslation } from "./translation.ts";
+import type { ContainerInput, ContainerTranslation } from "./translation.ts";
 
 const deadlineMs = 120_000;
 
@@ -156,11 +157,16 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     };
     if (wanted.saved !== undefined) await unpackChanges(app, wanted.saved, layers, signal);
     await using rootfs = await step("container.open-rootfs", () => pod.openRootfs(layers, signal));
-    const translation = await translate(app, id, wanted, rootfs);
+    const input = translationInput(app, id, wanted, rootfs);
+    const plain = await app.translateContainer(input);
+    using _told = await enterPlugins(app);
+    undo.push("what plugins know", () => tellOfRollback(app, record, plain.oci));
+    const translation = await adjustByPlugins(app, record, input, plain);
     checkTarget(app, wanted.sandbox.id, translation.pidNamespace);
     if (wanted.saved !== undefined) checkSaved(wanted.saved, translation.oci);
     await step("container.make-volumes", () => makeDirectories(app, record.logPath, translation));
 
+    if (translation.sysctls !== undefined) await pod.applySysctls(translation.sysctls, signal);
     undo.push("processes and cgroups", (undoSignal) => pod.remove(id, record.cgroupsPath, undoSignal));
     await using images = new AsyncDisposableStack();
     const trees = await step("container.open-images", () => openImages(app, pod, record, translation, images, signal));
@@ -185,6 +191,8 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     for (const note of translation.notes) app.log.warn({ id }, note);
   });
   app.events.emit("created", id, wanted.sandbox.id);
+  const made = app.containers.get(id);
+  if (made !== undefined) await tellOfContainer(app, "PostCreateContainer", made);
   return id;
 }
 
@@ -218,8 +226,8 @@ function intent(app: CriApp, id: string, wanted: Wanted): ContainerRecord {
   };
 }
 
-async function translate(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs): Promise<ContainerTranslation> {
-  return await app.translateContainer({
+function translationInput(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs): ContainerInput {
+  return {
     id,
     config: wanted.config,
     podConfig: wanted.sandbox.config,
@@ -230,7 +238,7 @@ async function translate(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs
     cgroupVersion: app.runtime.cgroupVersion,
     volumesDir: volumesDir(app.config, id),
     options: handlerOptions(app.config, wanted.sandbox.handler),
-  });
+  };
 }
 
 function specOf(record: ContainerRecord, translation: ContainerTranslation): Omit<Parameters<Pod["create"]>[0], "rootfs"> {

@@ -3,6 +3,7 @@ import type { ContainerExit } from "../core/runtime.ts";
 import { step } from "../lib/step.ts";
 import type { CriApp } from "./app-types.ts";
 import { advanceContainer } from "./container-state.ts";
+import { tellOfExit } from "./plugin-calls.ts";
 import type { ContainerRecord, ExitFacts } from "./records.ts";
 
 export type ExitCause =
@@ -50,7 +51,7 @@ export async function recordExit(app: CriApp, id: string, cause: ExitCause): Pro
     const facts = exitFacts(cause, app.clock.nowNs());
     const startedAtNs = startedAt(record, cause);
     const exit = { ...facts, finishedAtNs: notBefore(startedAtNs, facts.finishedAtNs) };
-    await step("container.record-exited", () =>
+    const ended = await step("container.record-exited", () =>
       app.containers.updateRegardless(id, (old) => ({
         ...old,
         phase: advanceContainer(old.phase, "exited"),
@@ -61,6 +62,7 @@ export async function recordExit(app: CriApp, id: string, cause: ExitCause): Pro
       })),
     );
     app.log.info({ id, exitCode: exit.exitCode, reason: exit.reason }, "container exited");
+    if (record.phase !== "creating") tellOfExit(app, ended);
     app.events.emit("stopped", id, record.podId, { exitCode: exit.exitCode, reason: exit.reason });
   }
   app.stops.settle(id);

@@ -9,6 +9,7 @@ import { endContainer } from "./container-end.ts";
 import { containerHooks } from "./container-hooks.ts";
 import { advanceContainer } from "./container-state.ts";
 import { attachPointsDir, writableLayerDir } from "./paths.ts";
+import { tellOfContainer } from "./plugin-calls.ts";
 import { removeBundle } from "./record-mirror.ts";
 import type { ContainerRecord } from "./records.ts";
 
@@ -42,6 +43,7 @@ export async function forgetContainer(app: CriApp, id: string, signal: AbortSign
     // A parked init, which has no exit to wait for, is killed here.
     await step("container.shim-remove", () => removeFromPod(app, record, signal));
     const hooks = await containerHooks(app, record);
+    await tellOfContainer(app, "RemoveContainer", record);
     await removeTraces(app, record);
     await step("container.forget", () => {
       app.events.emitOnce("deleted", id, record.podId);

@@ -7,6 +7,7 @@ import { recordExit } from "./container-exit.ts";
 import { containerHooks } from "./container-hooks.ts";
 import { checkTarget, readySandbox } from "./container-preconditions.ts";
 import { advanceContainer } from "./container-state.ts";
+import { askForStart, tellOfContainer } from "./plugin-calls.ts";
 import { visibleContainer } from "./queries.ts";
 import type { ContainerRecord } from "./records.ts";
 
@@ -14,10 +15,15 @@ const deadlineMs = 120_000;
 
 /** Returns when the container's program has been executed. A start that fails leaves it EXITED with reason StartError. */
 export async function startContainer(app: CriApp, ctx: Context, request: StartContainerRequest): Promise<StartContainerResponse> {
-  const { id } = visibleContainer(app, request.containerId);
-  await app.operations.runFor(ctx.signal, `starting container ${id}`, deadlineMs, (signal) =>
-    app.locks.run(id, signal, () => start(app, id, signal)),
-  );
+  const before = visibleContainer(app, request.containerId);
+  const { id } = before;
+  await app.operations.runFor(ctx.signal, `starting container ${id}`, deadlineMs, async (signal) => {
+    // Not under the lock: a plugin may change the container's limits before it lets it start.
+    if (before.phase === "created") await askForStart(app, before);
+    await app.locks.run(id, signal, () => start(app, id, signal));
+    const started = app.containers.get(id);
+    if (started !== undefined) await tellOfContainer(app, "PostStartContainer", started);
+  });
   return {};
 }
 

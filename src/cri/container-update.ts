@@ -5,16 +5,20 @@ import type {
   UpdateContainerResourcesRequest,
   UpdateContainerResourcesResponse,
 } from "../gen/cri/v1/api.ts";
+import { LinuxResources } from "../gen/nri/v1alpha1/api.ts";
 import { messageOf, RuntimeError } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import { Undo } from "../lib/undo.ts";
+import { asCriResources, resolveWanted } from "./adjust-resources.ts";
 import type { Context, CriApp } from "./app-types.ts";
+import { askForUpdate, tellOfContainer } from "./plugin-calls.ts";
 import { visibleContainer } from "./queries.ts";
 import { writeBundle } from "./record-mirror.ts";
 import type { ContainerRecord } from "./records.ts";
 import { mergeResources, withPartners } from "./resource-merge.ts";
 
 const deadlineMs = 60_000;
+const nothingWanted = LinuxResources.create();
 
 /** Changes limits of a container that is created or runs: all that were asked for, or none. Zero and empty mean "leave". */
 export async function updateContainerResources(
@@ -22,23 +26,33 @@ export async function updateContainerResources(
   ctx: Context,
   request: UpdateContainerResourcesRequest,
 ): Promise<UpdateContainerResourcesResponse> {
-  const { id } = visibleContainer(app, request.containerId);
+  const before = visibleContainer(app, request.containerId);
+  const { id } = before;
   const asked = request.linux;
   if (asked === undefined) return {};
-  await app.operations.runFor(ctx.signal, `updating container ${id}`, deadlineMs, (signal) =>
-    app.locks.run(id, signal, () => update(app, id, asked)),
-  );
+  await app.operations.runFor(ctx.signal, `updating container ${id}`, deadlineMs, async (signal) => {
+    const wanted = await askForUpdate(app, before, asked);
+    const all = wanted === undefined ? asked : mergeResources(asked, asCriResources(wanted));
+    const updated = await app.locks.run(id, signal, () => changeLimits(app, id, all, wanted));
+    await tellOfContainer(app, "PostUpdateContainer", updated);
+  });
   return {};
 }
 
-async function update(app: CriApp, id: string, asked: LinuxContainerResources): Promise<void> {
+/** Under the container's lock. `wanted` is what NRI plugins want; what the CRI has words for is in `asked` too. */
+export async function changeLimits(
+  app: CriApp,
+  id: string,
+  asked: LinuxContainerResources,
+  wanted: LinuxResources | undefined,
+): Promise<ContainerRecord> {
   const record = visibleContainer(app, id);
   if (record.phase !== "created" && record.phase !== "running") {
     const sentence = `container ${id} is ${record.phase}; only a created or running one has limits to change`;
     throw new RuntimeError("failed_precondition", sentence, { id });
   }
   const before = record.config.linux?.resources;
-  const { resources, notes } = app.resolveResources(withPartners(asked, before));
+  const { resources, notes } = resolveWanted(app.resolveResources, withPartners(asked, before), wanted ?? nothingWanted);
   await using undo = new Undo(({ error }) =>
     app.log.error({ id, err: messageOf(error) }, "former limits of a container could not be put back"),
   );
@@ -51,6 +65,7 @@ async function update(app: CriApp, id: string, asked: LinuxContainerResources): 
   undo.commit();
   for (const note of notes) app.log.warn({ id }, note);
   await rewriteBundle(app, updated, resources);
+  return updated;
 }
 
 function withResources(config: ContainerConfig, resources: LinuxContainerResources): ContainerConfig {

@@ -2,6 +2,7 @@ import type { RemovePodSandboxRequest, RemovePodSandboxResponse } from "../gen/c
 import { step } from "../lib/step.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { forgetContainer } from "./container-remove.ts";
+import { tellOfPod } from "./plugin-calls.ts";
 import { containersOf } from "./queries.ts";
 import { advanceSandbox } from "./sandbox-state.ts";
 
@@ -32,6 +33,7 @@ export async function removeSandbox(app: CriApp, id: string, signal: AbortSignal
         app.sandboxes.updateRegardless(id, (old) => ({ ...old, phase: advanceSandbox(old.phase, "removing") })),
       );
     }
+    await tellOfPod(app, "RemovePodSandbox", record);
     await step("pod.forget", () => {
       app.samples.forget(id);
       app.events.emitOnce("deleted", id, id);

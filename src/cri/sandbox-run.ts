@@ -7,6 +7,7 @@ import type { Context, CriApp } from "./app-types.ts";
 import type { Holder } from "./name-reservations.ts";
 import { digestOf, newId, sandboxName } from "./names.ts";
 import { netnsPath, podDir } from "./paths.ts";
+import { askForPod, enterPlugins, tellOfPod } from "./plugin-calls.ts";
 import { writePodFiles } from "./pod-files.ts";
 import { supervise } from "./pod-supervision.ts";
 import { mirrorSandbox, mirrorSandboxRegardless } from "./record-mirror.ts";
@@ -74,6 +75,13 @@ async function makeSandbox(app: CriApp, wanted: Wanted, signal: AbortSignal): Pr
     }
     if (Object.keys(sysctls).length > 0) await step("pod.sysctls", () => pod.applySysctls(sysctls, signal));
 
+    using _told = await enterPlugins(app);
+    const known = { ...started, ...attached };
+    undo.push("what plugins know", async () => {
+      await tellOfPod(app, "StopPodSandbox", known);
+      await tellOfPod(app, "RemovePodSandbox", known);
+    });
+    await askForPod(app, known);
     const ready = await step("pod.record-ready", () => {
       app.pods.need(id); // its helper may have died meanwhile
       return app.sandboxes.update(id, (old) => ({ ...old, ...attached, phase: advanceSandbox(old.phase, "ready") }));

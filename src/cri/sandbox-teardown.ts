@@ -7,6 +7,7 @@ import type { PodNetworkRequest } from "../network/pod-network.ts";
 import { allOf, Deadline } from "./abort.ts";
 import type { CriApp } from "./app-types.ts";
 import { endContainer } from "./container-end.ts";
+import { tellOfPod } from "./plugin-calls.ts";
 import { containersOf } from "./queries.ts";
 import { mirrorSandboxRegardless } from "./record-mirror.ts";
 import type { SandboxRecord } from "./records.ts";
@@ -37,6 +38,7 @@ export async function teardownSandbox(app: CriApp, id: string, signal: AbortSign
 async function releaseSandbox(app: CriApp, id: string, signal: AbortSignal): Promise<void> {
   const record = app.sandboxes.get(id);
   if (record?.phase !== "stopping") return;
+  await tellOfPod(app, "StopPodSandbox", record);
   await detachNetwork(app, record);
   await step("pod.destroy", () => destroyPod(app, record, signal));
   await step("pod.record-stopped", () =>

@@ -5,6 +5,7 @@ import type {
 } from "../gen/cri/v1/api.ts";
 import { step } from "../lib/step.ts";
 import type { Context, CriApp } from "./app-types.ts";
+import { askForPodUpdate, tellOfPod } from "./plugin-calls.ts";
 import { visibleSandbox } from "./queries.ts";
 import { mirrorSandboxRegardless } from "./record-mirror.ts";
 
@@ -14,9 +15,11 @@ export async function updatePodSandboxResources(
   _ctx: Context,
   request: UpdatePodSandboxResourcesRequest,
 ): Promise<UpdatePodSandboxResourcesResponse> {
-  const { id } = visibleSandbox(app, request.podSandboxId);
+  const before = visibleSandbox(app, request.podSandboxId);
+  const { id } = before;
   const { overhead, resources } = request;
   if (overhead === undefined && resources === undefined) return {};
+  await askForPodUpdate(app, before, request);
   const told = { ...(overhead === undefined ? {} : { overhead }), ...(resources === undefined ? {} : { resources }) };
   const record = await step("pod.record-limits", () =>
     app.sandboxes.update(id, (old) => ({
@@ -25,6 +28,7 @@ export async function updatePodSandboxResources(
     })),
   );
   await mirrorSandboxRegardless(app, record);
+  await tellOfPod(app, "PostUpdatePodSandbox", record);
   return {};
 }
 

@@ -7,6 +7,7 @@
 import type { OciResources, OciSpec } from "../core/oci.ts";
 import type { PidNamespace, PodSpec, Relabel, Rootfs } from "../core/runtime.ts";
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from "../gen/cri/v1/api.ts";
+import type { ContainerAdjustment } from "../gen/nri/v1alpha1/api.ts";
 import type { Image } from "../image/image-service.ts";
 import type { PodNetworkRequest } from "../network/pod-network.ts";
 
@@ -105,6 +106,8 @@ export interface ContainerTranslation {
   readonly stopSignal: number;
   /** As ContainerStatus shows them. */
   readonly mounts: readonly Mount[];
+  /** Set in the pod's namespaces before the container is made, for NRI plugins: paths below /proc/sys. Absent: none. */
+  readonly sysctls?: Readonly<Record<string, string>>;
   /** Sentences about what was asked and could not be given in full, logged by the verb. */
   readonly notes: readonly string[];
 }
@@ -114,6 +117,13 @@ export type RootLabel = (
   input: Pick<ContainerInput, "config" | "podConfig"> & { readonly pod: Pick<PodTranslation, "spec"> },
 ) => string;
 export type TranslateContainer = (input: ContainerInput) => Promise<ContainerTranslation>;
+
+/** The translation with what NRI plugins want. Throws as the translation does. */
+export type AdjustContainer = (
+  input: ContainerInput,
+  translation: ContainerTranslation,
+  wanted: ContainerAdjustment,
+) => Promise<ContainerTranslation>;
 
 export interface ResolvedResources {
   readonly resources: Omit<OciResources, "devices">;

@@ -127,6 +127,7 @@ export const addon: Addon = {
     call(JSON.stringify(path), (native) => native.openat2(dirFd, path, flags, mode, resolve)),
   denySyscalls: (names) => load().denySyscalls(names),
   pipe: (sizeBytes) => call("a pipe", (native) => native.pipe(sizeBytes)),
+  streamPair: () => call("a socket pair", (native) => native.streamPair()),
   duplicate: (fd) => call(`descriptor ${fd}`, (native) => native.duplicate(fd)),
   eventfd: () => call("an event counter", (native) => native.eventfd()),
   resizeTerminal: (fd, rows, cols) => call("a terminal", (native) => native.resizeTerminal(fd, rows, cols)),

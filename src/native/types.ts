@@ -137,6 +137,8 @@ export interface Addon {
   denySyscalls(names: readonly string[]): void;
   /** [read end, write end]; size 0: the default pipe buffer. */
   pipe(sizeBytes: number): [number, number];
+  /** Two ends of a stream socket. */
+  streamPair(): [number, number];
   duplicate(fd: number): number;
   /** Non-blocking, counter 0; readPipe reads its 8 bytes at a time. */
   eventfd(): number;

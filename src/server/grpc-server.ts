@@ -2,9 +2,9 @@ import type { Socket, Server as SocketServer } from "node:net";
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { requestMessages } from "../gen/message-shapes.ts";
 import type { Log } from "../lib/log.ts";
+import { listenUnix } from "../lib/unix-listener.ts";
 import { Health } from "./health.ts";
 import { reflectionServices } from "./reflection.ts";
-import { listenUnix } from "./unix-listener.ts";
 import { readRequest } from "./wire-check.ts";
 
 /** What the kubelet receives at most, and more than it ever sends. */

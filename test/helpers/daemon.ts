@@ -96,7 +96,7 @@ export class Daemon implements AsyncDisposable {
       config,
       `[cni]\nconf_dirs = ["${this.cniConf}"]\nbin_dirs = ${JSON.stringify([...plugins, "/usr/lib/cni"])}\n` +
         `cache_dir = "${this.base}/cni-cache"\n${this.#options.cni ?? ""}\n` +
-        `[registry]\nhosts_dir = "${this.hostsDir}"\n${this.#options.config ?? ""}`,
+        `[registry]\nhosts_dir = "${this.hostsDir}"\n${this.#options.config ?? ""}${this.#withoutNri()}`,
     );
     const log = openSync(this.logFile, "a");
     const args = ["--root", this.root, "--state", this.state, "--listen", this.socket, "--config", config];
@@ -110,6 +110,11 @@ export class Daemon implements AsyncDisposable {
     );
     closeSync(log);
     if (wait) await this.ready();
+  }
+
+  /** The daemons of the tests must not all want the node's one socket; an older checkout may not know the section. */
+  #withoutNri(): string {
+    return this.#options.checkout !== undefined || this.#options.config?.includes("[nri]") ? "" : "\n[nri]\nenabled = false\n";
   }
 
   /** Resolves when Status answers; throws with the end of the log when the daemon ends instead. */

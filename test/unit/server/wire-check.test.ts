@@ -5,7 +5,8 @@ import {
   ListContainersRequest,
   RunPodSandboxRequest,
 } from "../../../src/gen/cri/v1/api.ts";
-import { mostElements, wireFault } from "../../../src/server/wire-check.ts";
+import { mostElements } from "../../../src/lib/wire-shape.ts";
+import { wireFault } from "../../../src/server/wire-check.ts";
 
 const fault = (message: string, ...bytes: number[]): string | undefined => wireFault(`runtime.v1.${message}`, Buffer.from(bytes));
 

@@ -1,21 +1,21 @@
 import { lstatSync, mkdirSync, statSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
-import { errnoName, messageOf, RuntimeError } from "../lib/errors.ts";
+import { errnoName, messageOf, RuntimeError } from "./errors.ts";
 
 /** sockaddr_un has 108 bytes with the closing NUL. */
 const longestPath = 107;
 const probeMs = 2000;
 
 /** Whoever can write to the directory can put a socket of his own in the place of ours. */
-function checkDirectory(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o755 });
-  const { mode, uid } = statSync(path);
-  const sticky = (mode & 0o1000) !== 0;
+function checkDirectory(path: string, mode: number): void {
+  mkdirSync(path, { recursive: true, mode });
+  const { mode: bits, uid } = statSync(path);
+  const sticky = (bits & 0o1000) !== 0;
   if (uid !== 0 && uid !== process.getuid?.()) {
     throw new RuntimeError("failed_precondition", `${path} belongs to user ${uid}; the socket's directory must be root's`);
   }
-  if ((mode & 0o022) !== 0 && !sticky) {
+  if ((bits & 0o022) !== 0 && !sticky) {
     throw new RuntimeError("failed_precondition", `${path} is writable by others; chmod go-w it, or listen elsewhere`);
   }
 }
@@ -52,14 +52,14 @@ async function removeStale(path: string): Promise<void> {
 }
 
 /**
- * Listens on a unix socket that only root can connect to (0600).
+ * Listens on a unix socket that only root can connect to (0600). Its directory is made with `directoryMode` when it is missing.
  * @throws RuntimeError failed_precondition when the path is taken or not safe.
  */
-export async function listenUnix(path: string, onConnection: (socket: Socket) => void): Promise<Server> {
+export async function listenUnix(path: string, onConnection: (socket: Socket) => void, directoryMode = 0o755): Promise<Server> {
   if (Buffer.byteLength(path) > longestPath) {
     throw new RuntimeError("invalid_argument", `socket path ${path} is longer than ${longestPath} bytes`);
   }
-  checkDirectory(dirname(path));
+  checkDirectory(dirname(path), directoryMode);
   await removeStale(path);
   const server = createServer(onConnection);
   const listening = new Promise<void>((resolve, reject) => {

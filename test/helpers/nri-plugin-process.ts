@@ -1,0 +1,36 @@
+/** A plugin in a process of its own: connected by descriptor, it writes what it is called for into the file that its configuration names. */
+import { appendFileSync } from "node:fs";
+import { Socket } from "node:net";
+import { NriPlugin, type Request } from "./nri-plugin.ts";
+
+let log = "";
+const note = (method: string, { pod, container }: Request): void => {
+  const who = container?.name || pod?.name || "";
+  appendFileSync(log, `${method} ${who}\n`);
+};
+const plain = ["Synchronize", "RunPodSandbox", "UpdatePodSandbox", "PostUpdatePodSandbox", "StopPodSandbox", "RemovePodSandbox"];
+const ofContainer = ["Create", "PostCreate", "Start", "PostStart", "Update", "PostUpdate", "Stop", "Remove"].map(
+  (verb) => `${verb}Container`,
+);
+const handlers = Object.fromEntries(
+  [...plain, ...ofContainer].map((method) => [
+    method,
+    (request: Request) => {
+      note(method, request);
+      return {};
+    },
+  ]),
+);
+const plugin = new NriPlugin(new Socket({ fd: Number(process.env["NRI_PLUGIN_SOCKET"]) }), {
+  name: process.env["NRI_PLUGIN_NAME"] ?? "",
+  index: process.env["NRI_PLUGIN_IDX"] ?? "",
+  handlers: {
+    ...handlers,
+    Configure: ({ config = "" }) => {
+      log = config.trim();
+      // All but the validation, which it does not have.
+      return { events: 0x1fff };
+    },
+  },
+});
+await plugin.register();
