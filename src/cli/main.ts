@@ -4,6 +4,7 @@ import { messageOf, RuntimeError } from "../lib/errors.ts";
 import { buildVersion } from "../lib/version.ts";
 import type { Command, ContainerPlace } from "./command.ts";
 import { CommandError, misused, wrongUsage } from "./command-error.ts";
+import { useCompileCache } from "./compile-cache.ts";
 import type { Connection } from "./connection.ts";
 import { Flags, parseFlags } from "./flags.ts";
 import { openRunLog, type RunLog } from "./run-log.ts";
@@ -125,6 +126,8 @@ function failed(error: unknown, asked: Asked | undefined, log: RunLog | undefine
   process.exitCode = own ?? asked?.command?.failure ?? 1;
 }
 
+// Verbs are loaded when they are asked for, from here on.
+useCompileCache();
 let asked: Asked | undefined;
 let log: RunLog | undefined;
 // Connections to helpers alone do not keep a program alive, and this one waits for what they tell.

@@ -11,8 +11,6 @@ import { removeStateTree } from "../../lib/state-files.ts";
 import { openFlag } from "../../native/constants.ts";
 import { attachToContainer, type ContainerInputs } from "../container-attach.ts";
 import { type CheckpointOptions, type RestoreOptions, timeoutOf } from "../criu/checkpoint-options.ts";
-import { findCriu } from "../criu/criu-program.ts";
-import { dump } from "../criu/dump.ts";
 import { HostRootfs } from "../host-rootfs.ts";
 import type { OciProcess } from "../oci.ts";
 import { findResctrl, leaveResctrl } from "../resctrl.ts";
@@ -38,7 +36,6 @@ import { withNamespacePaths } from "./other-namespaces.ts";
 import type { Process, ProcessExit } from "./process.ts";
 import type { ConsoleSize } from "./process-spec.ts";
 import { outsideKinds } from "./restore-plan.ts";
-import { refuseUnsupportedShape, startRestored } from "./restore-start.ts";
 import { refuseCriu, refuseUnmappedUser } from "./rootless.ts";
 import { readState, type SavedState, writeState } from "./saved-state.ts";
 import { shapeOf } from "./shape.ts";
@@ -296,6 +293,7 @@ export class Container {
    */
   async checkpoint(options: CheckpointOptions): Promise<void> {
     refuseCriu(this.#access.machine.caller);
+    const { dump, findCriu, refuseUnsupportedShape } = await loadCriu();
     await this.#access.change(async (state) => {
       const status = await this.#access.status(state);
       const init = this.#access.init(state);
@@ -327,6 +325,7 @@ export class Container {
    */
   async restore(process: Process, options: RestoreOptions): Promise<void> {
     refuseCriu(this.#access.machine.caller);
+    const { startRestored } = await loadCriu();
     if (process.isStarted) throw new RuntimeError("failed_precondition", "the process was started already: make another one");
     await this.#access.change(async (state) => {
       if (state.init_process_pid !== 0) throw new RuntimeError("failed_precondition", "container already has init process");
@@ -479,6 +478,16 @@ export class Container {
     if (!wasAlive && (await cgroups.processes(path)).length === 0) throw notRunning();
     await cgroups.kill(path, AbortSignal.timeout(destroyDeadlineMs));
   }
+}
+
+/** CRIU's messages and what reads them are a third of the library's code, which few containers need. */
+async function loadCriu() {
+  const [program, dumping, restoring] = await Promise.all([
+    import("../criu/criu-program.ts"),
+    import("../criu/dump.ts"),
+    import("./restore-start.ts"),
+  ]);
+  return { ...program, ...dumping, ...restoring };
 }
 
 const cannotStart: Readonly<Record<Exclude<Status, "created">, string>> = {
