@@ -15,6 +15,7 @@ import { existsSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoName, messageOf } from "../lib/errors.ts";
+import { step } from "../lib/step.ts";
 import type { CriApp } from "./app-types.ts";
 import { forgetContainer, removeAttachPoint } from "./container-remove.ts";
 import { identifyEventLog } from "./events.ts";
@@ -42,13 +43,19 @@ export async function recover(app: CriApp): Promise<void> {
   for (const container of app.containers.all())
     for (const image of [container.imageId, ...container.mountedImages]) app.images.hold(image, container.id);
 
-  await Promise.all(app.sandboxes.all().map((record) => guarded(app, record.id, () => recoverSandbox(app, record))));
+  await Promise.all(
+    app.sandboxes
+      .all()
+      .map((record) => guarded(app, record.id, () => step("recovery.sandbox", () => recoverSandbox(app, record)))),
+  );
   const podDirs = new Set(mirrors.map((mirror) => mirror.id));
   const podless = app.containers.all().filter((record) => !app.sandboxes.knows(record.podId) && !podDirs.has(record.podId));
   await Promise.all(podless.map((record) => guarded(app, record.id, () => forgetPodless(app, record.id))));
   await Promise.all(mirrors.map((mirror) => guarded(app, mirror.id, () => sweepStrangePod(app, mirror))));
-  await sweepWritableLayers(app);
-  await sweepAttachPoints(app);
+  await step("recovery.sweep", async () => {
+    await sweepWritableLayers(app);
+    await sweepAttachPoints(app);
+  });
   // Of a daemon that was killed in the middle of one: the memory of containers.
   await sweepUnfinished(app);
   tellMissedEvents(app);

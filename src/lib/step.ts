@@ -68,7 +68,10 @@ export const allSteps = [
 ] as const;
 /** Those that only a node with the systemd driver reaches. */
 export const systemdSteps = ["container.admit"] as const;
-export type StepName = (typeof allSteps)[number] | (typeof systemdSteps)[number];
+/** Of what is taken back after a failure (each undo), and of a daemon's start; no main flow reaches them. */
+export const repairSteps = ["undo", "recovery.sandbox", "recovery.sweep"] as const;
+export type StepName = (typeof allSteps)[number] | (typeof systemdSteps)[number] | (typeof repairSteps)[number];
+const stepNames: ReadonlySet<string> = new Set<StepName>([...allSteps, ...systemdSteps, ...repairSteps]);
 
 export interface Fault {
   readonly action: "kill" | "throw" | "pause";
@@ -83,7 +86,7 @@ const defaultPauseMs = 10_000;
 export function parseFault(text: string | undefined): Fault | undefined {
   if (text === undefined || text === "") return undefined;
   const [, action, ms, when, step] = /^(kill|throw|pause)(?:=(\d+))?:(before|after):(.+)$/.exec(text) ?? [];
-  if (action === undefined || when === undefined || ![...allSteps, ...systemdSteps].includes(step as StepName)) {
+  if (action === undefined || when === undefined || !stepNames.has(step ?? "")) {
     throw new RuntimeError(
       "invalid_argument",
       `CAISSON_FAULT=${text} names no fault: want kill|throw|pause[=MS]:before|after:STEP`,

@@ -1,4 +1,5 @@
 import { messageOf } from "./errors.ts";
+import { step } from "./step.ts";
 
 export interface UndoStep {
   /** Names the thing that is taken back, for messages: "network namespace". */
@@ -37,11 +38,12 @@ export class Undo implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) {
+    for (let last = this.#steps.pop(); last !== undefined; last = this.#steps.pop()) {
+      const { what, undo } = last;
       try {
-        await step.undo(AbortSignal.timeout(undoDeadlineMs));
+        await step("undo", () => undo(AbortSignal.timeout(undoDeadlineMs)));
       } catch (error) {
-        await this.#stuck({ failed: step.what, notTried: this.#steps.map((s) => s.what), error });
+        await this.#stuck({ failed: what, notTried: this.#steps.map((s) => s.what), error });
         return;
       }
     }

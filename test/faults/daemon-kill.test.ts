@@ -3,7 +3,7 @@
  * codes and times are true, the interrupted call can be repeated, and in the end nothing is left. A step that is never reached fails.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { allSteps } from "../../src/lib/step.ts";
+import { allSteps, repairSteps } from "../../src/lib/step.ts";
 import { CriNode } from "../helpers/cri-node.ts";
 import { expectNoLeaks, takeInventory } from "../helpers/leak-check.ts";
 import { buildBusyboxImage } from "../helpers/oci-image.ts";
@@ -74,6 +74,50 @@ describe.each(allSteps)("kill -9 of the daemon at %s", (name) => {
     await checkTruth(run);
     const end = await goOn(run, Math.min(died, calls.length - 1));
     expect(end).toBe(calls.length);
+    checkLog(run);
+    forgetLogs(run);
+    await expectNoLeaks(before, { directories });
+  });
+});
+
+describe.each(repairSteps)("kill -9 of the daemon while it repairs, at %s", (name) => {
+  it.each(["before", "after"] as const)("%s", async (when) => {
+    const directories = [
+      `${node.daemon.base}/state/pods`,
+      `${node.daemon.base}/state/containers`,
+      `${node.daemon.base}/root/containers`,
+      "/tmp/caissonf0-ipam/caissonf0",
+    ];
+    const before = takeInventory({ directories });
+    const run = newRun(node, `repair-${name.replaceAll(".", "-")}-${when}`, pullReference);
+    if (name === "undo") {
+      const toPod = calls.findIndex((call) => call.name === "RunPodSandbox");
+      for (const { call } of calls.slice(0, toPod + 1)) await call(run);
+      node.daemon.arm(`kill:${when}:undo`);
+      const broken = node.containerConfig("steady", ["/bin/true"], {
+        mounts: [{ container_path: "/etc/passwd/x", host_path: "/tmp" }],
+      });
+      await expect(node.create(run.podId, run.pod, broken)).rejects.toThrow();
+      expect(await node.daemon.exited()).toBe("SIGKILL");
+    } else {
+      const toExec = calls.findIndex((call) => call.name === "ExecSync");
+      for (const { call } of calls.slice(0, toExec)) await call(run);
+      await node.daemon.kill();
+      node.daemon.arm(`kill:${when}:${name}`);
+      await node.daemon.launch({}, false);
+      expect(await node.daemon.exited()).toBe("SIGKILL");
+    }
+    node.daemon.arm("");
+    await node.daemon.launch();
+    await untilNetworkReady();
+    await checkTruth(run);
+    const from = name === "undo" ? "CreateContainer steady" : "ExecSync";
+    expect(
+      await goOn(
+        run,
+        calls.findIndex((call) => call.name === from),
+      ),
+    ).toBe(calls.length);
     checkLog(run);
     forgetLogs(run);
     await expectNoLeaks(before, { directories });
