@@ -7,7 +7,7 @@ import { attacks, type Column, columns, type Feature, sections } from "../test/f
 
 const page = "docs/features.md";
 /** Files that show more, or something else, than their directory says: the virtual machine boots this one with either hierarchy. */
-const shownBy: Readonly<Record<string, readonly Column[]>> = { "test/vm/systemd-driver.ts": ["v1", "v2"] };
+const shownBy: Readonly<Record<string, readonly Column[]>> = { "test/vm/systemd-driver.test.ts": ["v1", "v2"] };
 
 function columnsOf(file: string): readonly Column[] {
   if (/rootless/.test(file)) return file.startsWith("test/vm/") ? ["v2", "rootless"] : ["v1", "rootless"];

@@ -86,13 +86,13 @@ export class LibraryPlace implements AsyncDisposable {
       ...lines.filter((line) => line.includes(this.top)),
       ...this.cgroups(),
       // Of all containers of the machine.
-      ...(alone ? globSync("/sys/fs/cgroup/*/caisson-library") : []),
+      ...(alone ? globSync("/sys/fs/cgroup/{,*/}caisson-library") : []),
       ...(existsSync(this.stateDir) ? globSync(`${this.stateDir}/*`) : []),
     ];
   }
 
   cgroups(): string[] {
-    return globSync(`/sys/fs/cgroup/*${this.cgroup}`);
+    return globSync(`/sys/fs/cgroup{,/*}${this.cgroup}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

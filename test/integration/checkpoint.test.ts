@@ -12,6 +12,7 @@ import {
   RuntimeError,
 } from "../../src/core/library/public.ts";
 import { addon } from "../../src/native/addon.ts";
+import { isFrozen, isThawed, memoryLimit, onV2 } from "../helpers/cgroup-files.ts";
 import { startActor } from "../helpers/library-actor.ts";
 import { LibraryPlace, output, shell, until } from "../helpers/library-place.ts";
 
@@ -67,8 +68,7 @@ function linkOf(container: Container, fd: number): string {
     return "";
   }
 }
-const frozenState = (container: Container): string =>
-  readFileSync(join(container.state().cgroup_paths.freezer ?? "", "freezer.state"), "utf8").trim();
+const freezerOf = (container: Container): string => container.state().cgroup_paths[onV2 ? "" : "freezer"] ?? "";
 const criuOf = (container: Container): number => {
   const { pid } = JSON.parse(readFileSync(join(place.stateDir, container.id, "shim.json"), "utf8")) as { pid: number };
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
@@ -142,9 +142,7 @@ describe("a checkpoint #checkpoint", () => {
     expect(mountsOf(second)).toEqual(before);
     expect(await output(second, "cat /tmp/mine /data/shared/file; stat -c %a /tmp/mine")).toBe("content\nfrom the host600");
     expect(await output(second, "echo x > /data/shared/new || echo refused")).toContain("refused");
-    expect(readFileSync(join(second.state().cgroup_paths.memory ?? "", "memory.limit_in_bytes"), "utf8").trim()).toBe(
-      `${64 << 20}`,
-    );
+    expect(memoryLimit(`${place.cgroup}/${nextId}`)).toBe(`${64 << 20}`);
     expect(readFileSync(`/proc/${pidOf(second)}/cgroup`, "utf8")).toContain(`${place.cgroup}/${nextId}`);
     expect(await output(second, "cat /proc/self/cgroup")).not.toContain(nextId);
     await end(second);
@@ -294,7 +292,7 @@ describe("a container is never left frozen", () => {
     });
     await expect(failed).rejects.toThrow();
     await goesOn(container);
-    expect(frozenState(container)).toBe("THAWED");
+    expect(isThawed(freezerOf(container))).toBe(true);
     await end(container);
   });
 
@@ -306,7 +304,7 @@ describe("a container is never left frozen", () => {
       steps: [{ do: "checkpoint", options: { imagesDirectory: newImages(), leaveRunning: true }, dieAt: "query-ext-files" }],
     });
     expect(await actor.next()).toBe(undefined);
-    await until(() => frozenState(container) === "THAWED");
+    await until(() => isThawed(freezerOf(container)));
     await goesOn(container);
     await end(container);
   });
@@ -314,20 +312,20 @@ describe("a container is never left frozen", () => {
   it("though its helper is killed in the middle, and no longer than it was said", async () => {
     const container = await counter();
     const directory = join(place.stateDir, container.id);
-    const freezer = container.state().cgroup_paths.freezer ?? "";
+    const freezer = freezerOf(container);
     const link = await connectContainerShim(directory, container.state().caisson.shim_id, AbortSignal.timeout(5000));
     const shim = await link?.shim();
     if (shim === undefined) throw new Error("no helper");
     const late = whileFrozen(shim, [freezer], 300, async () => {
-      expect(frozenState(container)).toBe("FROZEN");
-      await until(() => frozenState(container) === "THAWED");
+      expect(isFrozen(freezerOf(container))).toBe(true);
+      await until(() => isThawed(freezerOf(container)));
     });
     await expect(late).rejects.toThrow("frozen cgroups were let go");
     await goesOn(container);
     const killed = whileFrozen(shim, [freezer], 60_000, async () => {
-      expect(frozenState(container)).toBe("FROZEN");
+      expect(isFrozen(freezerOf(container))).toBe(true);
       process.kill(shim.process.pid, "SIGKILL");
-      await until(() => frozenState(container) === "THAWED");
+      await until(() => isThawed(freezerOf(container)));
     });
     await killed.catch(() => {});
     await goesOn(container);

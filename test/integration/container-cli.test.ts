@@ -4,6 +4,7 @@ import { copyFileSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, wr
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Container } from "../../src/core/library/public.ts";
+import { cgroupDirectory, memoryLimit, onV2 } from "../helpers/cgroup-files.ts";
 import { compileFixture } from "../helpers/compile.ts";
 import { ContainerCli, command, ended } from "../helpers/container-cli.ts";
 import { until } from "../helpers/library-place.ts";
@@ -269,9 +270,9 @@ describe("exec", () => {
 
   it("starts it in a cgroup below the container's own that exists, and nowhere else #sub-cgroup", async () => {
     const { id } = await running();
-    mkdirSync(`/sys/fs/cgroup/pids${cli.place.cgroup}/${id}/below`);
+    mkdirSync(join(cgroupDirectory("pids", `${cli.place.cgroup}/${id}`), "below"));
     expect((await cli.run("exec", "--cgroup", "below", id, "cat", "/proc/self/cgroup")).out).toMatch(
-      new RegExp(`:pids:.*/${id}/below$`, "m"),
+      new RegExp(`:${onV2 ? "" : "pids"}:.*/${id}/below$`, "m"),
     );
     expect((await cli.run("exec", "--cgroup", "missing", id, "true")).code).toBe(255);
     expect((await cli.run("exec", "--cgroup", "../../..", id, "true")).code).toBe(255);
@@ -328,7 +329,7 @@ describe("what containers are and use", () => {
 
   it("changes limits from flags and from a document, all or none", async () => {
     const { id } = await running();
-    const limit = () => readFileSync(`/sys/fs/cgroup/memory${cli.place.cgroup}/${id}/memory.limit_in_bytes`, "utf8").trim();
+    const limit = () => memoryLimit(`${cli.place.cgroup}/${id}`);
     expect(await cli.run("update", "--memory", "64m", "--pids-limit", "50", id)).toMatchObject({ code: 0, err: "" });
     expect(limit()).toBe(String(64 << 20));
     const child = cli.start(["update", "--resources=-", id], ["pipe", "pipe", "pipe"]);

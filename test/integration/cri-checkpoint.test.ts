@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { cgroupDirectory, isThawed } from "../helpers/cgroup-files.ts";
 import { failure, grpcStatus } from "../helpers/cri-client.ts";
 import { CriNode, network } from "../helpers/cri-node.ts";
 
@@ -104,14 +105,14 @@ describe("CheckpointContainer", () => {
     const id = await node.run(pod, config, node.containerConfig("counter", counting));
     await goesOn(id);
     const info = await node.info(id);
-    const state = (): string => readFileSync(`/sys/fs/cgroup/freezer${info.cgroupsPath}/freezer.state`, "utf8").trim();
+    const freezer = cgroupDirectory("freezer", info.cgroupsPath);
     const counted = (): number => Number(readFileSync(`/proc/${info.pid}/root/tmp/count`, "utf8"));
     const location = join(place, "killed.tar");
     const asked = node.client.runtime("CheckpointContainer", { container_id: id, location }).catch(() => "lost");
-    while (state() === "THAWED") await new Promise((resolve) => setImmediate(resolve));
+    while (isThawed(freezer)) await new Promise((resolve) => setImmediate(resolve));
     await node.daemon.kill();
     expect(await asked).toBe("lost");
-    while (state() !== "THAWED") await new Promise((resolve) => setTimeout(resolve, 5));
+    while (!isThawed(freezer)) await new Promise((resolve) => setTimeout(resolve, 5));
     const then = counted();
     while (counted() === then) await new Promise((resolve) => setTimeout(resolve, 5));
     await node.daemon.launch();

@@ -82,6 +82,5 @@ it("ends as bash ends, reads this program's stdin, and leaves nothing #start-run
   });
   expect([stdout, code]).toEqual(["from stdin\n", 9]);
   expect(readdirSync(tmpdir()).filter((name) => name.startsWith("caisson-example-"))).toEqual([]);
-  expect(globSync("/sys/fs/cgroup/*/{,**/}system/test-container")).toEqual([]);
-  expect(existsSync("/sys/fs/cgroup/unified/system/test-container")).toBe(false);
+  expect(globSync("/sys/fs/cgroup/{,*/}system/test-container")).toEqual([]);
 });

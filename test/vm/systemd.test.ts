@@ -1,28 +1,14 @@
-/**
- * deploy/caissond.service under a real systemd, inside the virtual machine: restart and stop leave containers running. Started by
- * scripts/test-vm; ends with "vm: N passed, N failed".
- */
+/** deploy/caissond.service under a real systemd, inside the virtual machine: restart and stop leave containers running. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { afterAll, expect, it } from "vitest";
 import { CriClient } from "../helpers/cri-client.ts";
 import { buildBusyboxImage } from "../helpers/oci-image.ts";
 
 const top = join(import.meta.dirname, "../..");
 const systemctl = (...args: string[]): string => execFileSync("systemctl", args, { encoding: "utf8" });
-let passed = 0;
-let failed = 0;
-async function test(name: string, work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-    passed++;
-    console.log(`ok      ${name}`);
-  } catch (error) {
-    failed++;
-    console.log(`FAILED  ${name}: ${error instanceof Error ? error.stack : error}`);
-  }
-}
 const alive = (pid: number): boolean => {
   try {
     process.kill(pid, 0);
@@ -56,12 +42,13 @@ const pidOf = async (): Promise<number> => {
 };
 let podId = "";
 let pid = 0;
+let stopped = false;
 
-await test("systemctl start returns when the daemon is ready", async () => {
+it("systemctl start returns when the daemon is ready", async () => {
   systemctl("start", "caissond");
   await client.runtime("Status", {});
 });
-await test("a pod runs", async () => {
+it("a pod runs", async () => {
   const { image_ref } = await client.image("PullImage", { image: { image: "local.test/busybox:1" } });
   podId = (await client.runtime("RunPodSandbox", { config: pod })).pod_sandbox_id;
   const config = {
@@ -77,38 +64,31 @@ await test("a pod runs", async () => {
   assert.ok(alive(pid));
   assert.match(readFileSync(`/proc/${pid}/cgroup`, "utf8"), /\/kubepods\/pod-unit\//);
 });
-await test("systemctl restart leaves the container running", async () => {
+it("systemctl restart leaves the container running", async () => {
   systemctl("restart", "caissond");
   assert.equal(await pidOf(), pid);
   const { exit_code } = await client.runtime("ExecSync", { container_id: containerId, cmd: ["/bin/true"], timeout: 60 });
   assert.equal(exit_code, 0);
 });
-await test("systemctl stop leaves the container running, and a later start finds it", async () => {
+it("systemctl stop leaves the container running, and a later start finds it", async () => {
   systemctl("stop", "caissond");
   assert.ok(alive(pid));
   assert.equal(execFileSync("systemctl", ["show", "-P", "Result", "caissond"], { encoding: "utf8" }).trim(), "success");
   systemctl("start", "caissond");
   assert.equal(await pidOf(), pid);
 });
-await test("a daemon that is killed comes back by itself", async () => {
+it("a daemon that is killed comes back by itself", async () => {
   process.kill(Number(systemctl("show", "-P", "MainPID", "caissond")), "SIGKILL");
-  for (let tries = 0; ; tries++) {
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    try {
-      assert.equal(await pidOf(), pid);
-      break;
-    } catch (error) {
-      if (tries > 100) throw error;
-    }
-  }
+  await expect.poll(() => pidOf().catch(() => undefined), { interval: 500 }).toBe(pid);
 });
-await test("the pod goes", async () => {
+it("the pod goes", async () => {
   await client.runtime("StopPodSandbox", { pod_sandbox_id: podId });
   await client.runtime("RemovePodSandbox", { pod_sandbox_id: podId });
   assert.ok(!alive(pid));
   systemctl("stop", "caissond");
+  stopped = true;
 });
-client.close();
-if (failed > 0) console.log(execFileSync("journalctl", ["-u", "caissond", "--no-pager", "-n", "60"], { encoding: "utf8" }));
-console.log(`vm: ${passed} passed, ${failed} failed`);
-process.exitCode = failed === 0 ? 0 : 1;
+afterAll(() => {
+  client.close();
+  if (!stopped) console.log(execFileSync("journalctl", ["-u", "caissond", "--no-pager", "-n", "60"], { encoding: "utf8" }));
+});

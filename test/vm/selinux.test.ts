@@ -1,32 +1,17 @@
-/**
- * SELinux labels, for real: Debian's policy, permissive (it has no types for containers), in a boot of its own. Prints one line per case
- * and ends with "vm: N passed, N failed".
- */
+/** SELinux labels, for real: Debian's policy, permissive (it has no types for containers). In a boot of its own. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { afterAll, it } from "vitest";
 import { type Container, Process } from "../../src/core/library/public.ts";
 import { CriNode } from "../helpers/cri-node.ts";
 import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
 
-let passed = 0;
-let failed = 0;
-
-async function test(name: string, work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-    passed++;
-    console.log(`ok      ${name}`);
-  } catch (error) {
-    failed++;
-    console.log(`FAILED  ${name}: ${error instanceof Error ? error.stack : error}`);
-  }
-}
-
 execFileSync("mount", ["-t", "selinuxfs", "selinuxfs", "/sys/fs/selinux"]);
 execFileSync("load_policy", ["-i"]);
 const place = new LibraryPlace();
+afterAll(async () => await place[Symbol.asyncDispose]());
 const label = "user_u:user_r:user_t:s0";
 const mountLabel = "system_u:object_r:tmp_t:s0";
 const labelOf = (pid: number): string => readFileSync(`/proc/${pid}/attr/current`, "latin1").replace(/\0/g, "").trim();
@@ -37,7 +22,7 @@ const end = async (container: Container): Promise<void> => {
   await container.destroy();
 };
 
-await test("SELinux: first and further processes have the label, file systems that are mounted the mount label #selinux", async () => {
+it("SELinux: first and further processes have the label, file systems that are mounted the mount label #selinux", async () => {
   const container = await place.sleeping({ selinuxLabel: label, mountLabel });
   const { init_process_pid: pid } = container.state();
   assert.equal(labelOf(pid), label);
@@ -50,7 +35,7 @@ await test("SELinux: first and further processes have the label, file systems th
   await end(container);
 });
 
-await test("SELinux: the label holds with no_new_privs and in a user namespace #selinux", async () => {
+it("SELinux: the label holds with no_new_privs and in a user namespace #selinux", async () => {
   const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
   const types = ["mnt", "uts", "ipc", "pid", "net", "user"] as const;
   const container = await place.sleeping({
@@ -64,14 +49,14 @@ await test("SELinux: the label holds with no_new_privs and in a user namespace #
   await end(container);
 });
 
-await test("SELinux: a label that the policy does not know fails the start by name, and leaves nothing", async () => {
+it("SELinux: a label that the policy does not know fails the start by name, and leaves nothing", async () => {
   const container = await place.create({ selinuxLabel: "system_u:system_r:nothing_t:s0" });
   await assert.rejects(container.run(shell("true")), /SELinux label system_u:system_r:nothing_t:s0/);
   await container.destroy();
   assert.deepEqual(place.leftovers(), []);
 });
 
-await test("SELinux: a pod's container has the label of its options, or of its sandbox's; volumes get the files' one", async () => {
+it("SELinux: a pod's container has the label of its options, or of its sandbox's; volumes get the files' one", async () => {
   // The policy has no types for containers; which ones to take is said in its own file.
   const policy = /^SELINUXTYPE=(\w+)/m.exec(readFileSync("/etc/selinux/config", "utf8"))?.[1];
   writeFileSync(`/etc/selinux/${policy}/contexts/lxc_contexts`, `process = "${label}"\nfile = "${mountLabel}"\n`);
@@ -110,7 +95,3 @@ await test("SELinux: a pod's container has the label of its options, or of its s
   await node.removePod(podId);
   rmSync(volume, { recursive: true });
 });
-
-await place[Symbol.asyncDispose]();
-console.log(`vm: ${passed} passed, ${failed} failed`);
-process.exitCode = failed === 0 ? 0 : 1;

@@ -1,11 +1,10 @@
-/** AppArmor, for real: the VM's kernel enforces it. Cases of suite.ts. */
+/** AppArmor, for real: the VM's kernel enforces it. Cases of pods.test.ts. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { afterAll, it } from "vitest";
 import type { CriNode } from "../helpers/cri-node.ts";
 import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
-
-type Test = (name: string, work: () => Promise<void>) => Promise<void>;
 
 /** Everything but the directory /data. */
 const profile = `profile caisson-vm-test flags=(attach_disconnected) {
@@ -21,11 +20,12 @@ const profile = `profile caisson-vm-test flags=(attach_disconnected) {
 
 const forever = ["/bin/sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.2; done"];
 
-export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
+export function apparmorCases(node: CriNode): void {
   execFileSync("apparmor_parser", ["-Kr"], { input: profile });
-  await using place = new LibraryPlace();
+  const place = new LibraryPlace();
+  afterAll(async () => await place[Symbol.asyncDispose]());
 
-  await test("AppArmor: first and further processes run under the profile, and are refused what it denies #apparmor", async () => {
+  it("AppArmor: first and further processes run under the profile, and are refused what it denies #apparmor", async () => {
     const container = await place.sleeping({ apparmorProfile: "caisson-vm-test" });
     const { init_process_pid: pid } = container.state();
     assert.equal(readFileSync(`/proc/${pid}/attr/apparmor/current`, "utf8").trim(), "caisson-vm-test (enforce)");
@@ -39,7 +39,7 @@ export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
     await container.destroy();
   });
 
-  await test("AppArmor: the profile holds in user namespaces too #apparmor", async () => {
+  it("AppArmor: the profile holds in user namespaces too #apparmor", async () => {
     const ids = [{ containerID: 0, hostID: 200_000, size: 65_536 }];
     const container = await place.sleeping({
       apparmorProfile: "caisson-vm-test",
@@ -53,7 +53,7 @@ export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
     await container.destroy();
   });
 
-  await test("AppArmor: pods have the default profile, the one that they name, or none when they say so", async () => {
+  it("AppArmor: pods have the default profile, the one that they name, or none when they say so", async () => {
     const pod = node.podConfig("labels");
     const podId = await node.runPod(pod);
     const labelOf = async (name: string, security: object) => {
@@ -89,7 +89,7 @@ export async function apparmorTests(test: Test, node: CriNode): Promise<void> {
     await node.removePod(podId);
   });
 
-  await test("AppArmor: a profile that is not loaded fails the start by name, and leaves nothing #apparmor", async () => {
+  it("AppArmor: a profile that is not loaded fails the start by name, and leaves nothing #apparmor", async () => {
     const container = await place.create({ apparmorProfile: "not-loaded" });
     await assert.rejects(container.run(shell("true")), /AppArmor profile not-loaded/);
     await container.destroy();

@@ -1,0 +1,35 @@
+/** What scripts/test-vm boots, and what it runs there. One boot for all files that need the same kernel and the same init. */
+import type { Chosen } from "./harness/bundle.ts";
+
+export interface Boot {
+  readonly name: string;
+  /** Of scripts/vm-run. */
+  readonly options: readonly string[];
+  readonly files: readonly Chosen[];
+}
+
+/** Pure cgroup v2 beside a tiny init, with this machine's own root below a tmpfs, and an empty disk to set throttles for. */
+const plain = ["--root", "host", "--disk", "16"];
+const v1 = ["--append", "systemd.unified_cgroup_hierarchy=0"];
+
+/** Where `scripts/test-vm FILE...` runs them. */
+export const byHand: Boot = { name: "by hand", options: plain, files: [] };
+
+export const boots: readonly Boot[] = [
+  {
+    name: "systemd",
+    options: ["--mode", "systemd"],
+    files: [{ file: "test/vm/systemd-driver.test.ts" }, { file: "test/vm/systemd.test.ts" }],
+  },
+  {
+    name: "v2",
+    options: plain,
+    files: [{ file: "test/vm/pods.test.ts" }, { file: "test/vm/resources.test.ts" }],
+  },
+  { name: "systemd on v1", options: ["--mode", "systemd", ...v1], files: [{ file: "test/vm/systemd-driver.test.ts" }] },
+  {
+    name: "selinux",
+    options: ["--root", "host", "--append", "security=selinux selinux=1 enforcing=0"],
+    files: [{ file: "test/vm/selinux.test.ts" }],
+  },
+];
