@@ -32,6 +32,7 @@ import { externalMounts, parseMountTable } from "./external-mounts.ts";
 import { whileFrozen } from "./hold.ts";
 import { ImageDirectory, stdioNames } from "./image-directory.ts";
 import { PageServerLink } from "./page-server.ts";
+import { SeizedFreezer } from "./seized-freezer.ts";
 
 export interface DumpInput {
   /** Names the container, for messages. */
@@ -102,6 +103,8 @@ export async function dump(input: DumpInput): Promise<void> {
     },
     stdio.names,
   );
+  const ours = SeizedFreezer.needed(input.freezer, input.outside, program);
+  const frozen = options.preDump === true ? undefined : ours;
   const run = async (): Promise<void> => {
     const response = await callCriu(
       {
@@ -125,7 +128,7 @@ export async function dump(input: DumpInput): Promise<void> {
             imagesDirFd: images.fd,
             workDirFd: work.fd ?? images.fd,
             pid: input.init.pid,
-            freezeCgroup: input.freezer,
+            ...(ours === undefined ? { freezeCgroup: input.freezer } : {}),
             orphanPtsMaster: true,
             extMnt: mounts.map((mountPoint) => ({ key: mountPoint, val: mountPoint })),
             external: [
@@ -146,10 +149,11 @@ export async function dump(input: DumpInput): Promise<void> {
         },
         onNotify: async (script, pid) => {
           if (script === "status-ready" && options.statusFd !== undefined) writeSync(options.statusFd, Buffer.of(0));
+          frozen?.step(script);
           await options.onStep?.(script, pid);
         },
       },
-    );
+    ).finally(() => frozen?.set(true));
     if (!response.success)
       throw await criuFailure(
         `${what} could not be checkpointed`,

@@ -2,6 +2,7 @@
 import type { Plan } from "../plan.ts";
 import { nsKind, podPin } from "../plan-schema.ts";
 import type { Shim } from "../shim/shim.ts";
+import { SeizedFreezer } from "./seized-freezer.ts";
 
 const held = 2;
 /** The guard's own deadline comes first. */
@@ -15,7 +16,13 @@ export async function whileFrozen<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const plan: Plan = [{ op: "hold-frozen", paths: directories, deadlineMs, number: held }];
-  return await holding(shim, plan, deadlineMs, "freezing the container", work);
+  const running = directories.map((directory) => new SeizedFreezer(directory)).filter((freezer) => !freezer.isFrozen());
+  try {
+    return await holding(shim, plan, deadlineMs, "freezing the container", work);
+  } finally {
+    // `work` may have frozen one again (seized-freezer.ts) in the moment when the guard's time was over.
+    for (const freezer of running) freezer.set(false);
+  }
 }
 
 /** Nothing arrives at these ports of the pod's network, at most for `deadlineMs`: connections whose other end is not back yet stay what they are. */
