@@ -4,6 +4,7 @@
  */
 import { globSync, readFileSync, writeFileSync } from "node:fs";
 import { attacks, type Column, columns, type Feature, sections } from "../test/features.ts";
+import { boots } from "../test/vm/boots.ts";
 
 const page = "docs/features.md";
 /** Files that show more, or something else, than their directory says: the virtual machine boots this one with either hierarchy. */
@@ -12,6 +13,11 @@ const shownBy: Readonly<Record<string, readonly Column[]>> = { "test/vm/systemd-
 function columnsOf(file: string): readonly Column[] {
   if (/rootless/.test(file)) return file.startsWith("test/vm/") ? ["v2", "rootless"] : ["v1", "rootless"];
   return shownBy[file] ?? (file.startsWith("test/vm/") ? ["v2"] : ["v1"]);
+}
+/** What else a case shows that the virtual machine runs as well, wherever its file lies. */
+function alsoShown(file: string, name: string): readonly Column[] {
+  const chosen = boots.flatMap(({ files }) => files).filter((one) => one.file === file);
+  return chosen.some(({ cases = "" }) => new RegExp(cases).test(name)) ? ["v2"] : [];
 }
 
 interface Shown {
@@ -33,7 +39,7 @@ function show(key: string, file: string, where: readonly Column[]): void {
 for (const file of globSync("test/{unit,native,race,integration,conformance,faults,vm}/**/*.{ts,py}").toSorted()) {
   const text = readFileSync(file, "utf8");
   // Tags end a test's name, right before its closing quote.
-  for (const [, run = ""] of text.matchAll(/((?: #[a-z][a-z0-9-]*(?:@[a-z0-9]+)*)+)["'`]/g)) {
+  for (const [, name = "", run = ""] of text.matchAll(/((?:(?! #)[^"'`\n])*)((?: #[a-z][a-z0-9-]*(?:@[a-z0-9]+)*)+)["'`]/g)) {
     for (const [, tag = "", at = ""] of run.matchAll(/#([a-z0-9-]+)((?:@[a-z0-9]+)*)/g)) {
       const named = at.split("@").filter((word) => word !== "");
       for (const word of named) {
@@ -42,7 +48,7 @@ for (const file of globSync("test/{unit,native,race,integration,conformance,faul
       }
       if (!tags.has(tag)) problems.push(`${file}: test/features.ts has no feature #${tag}`);
       if (file.startsWith("test/unit/")) problems.push(`${file}: #${tag}: a unit test shows nothing of a kernel`);
-      show(tag, file, named.length > 0 ? (named as Column[]) : columnsOf(file));
+      show(tag, file, named.length > 0 ? (named as Column[]) : [...columnsOf(file), ...alsoShown(file, name + run)]);
     }
   }
   for (const [, , name = ""] of text.matchAll(/(["'`])((?:(?!\1).)*)\1/g)) {

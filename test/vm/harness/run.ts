@@ -1,6 +1,6 @@
 /**
- * Boots virtual machines, two at a time, and runs test files in them: those of test/vm/boots.ts, or those of the command line (FILE or
- * FILE=CASES) in one boot. Its last line has the sums: "vm: N passed, N failed". Started by scripts/test-vm.
+ * Boots virtual machines, two at a time, and runs test files in them: those of test/vm/boots.ts, or of some of its boots (BOOT), or those
+ * of the command line (FILE or FILE=CASES) in one boot. Its last line has the sums: "vm: N passed, N failed". Started by scripts/test-vm.
  */
 import { spawn } from "node:child_process";
 import { mkdirSync, rmSync } from "node:fs";
@@ -15,11 +15,14 @@ const atOnce = 2;
 let passed = 0;
 let failed = 0;
 
-const chosen = process.argv.slice(2).map((arg) => {
+const args = process.argv.slice(2);
+const named = boots.filter(({ name }) => args.includes(name));
+const chosen = args.map((arg) => {
   const [file = "", ...cases] = arg.split("=");
   return cases.length === 0 ? { file } : { file, cases: cases.join("=") };
 });
-const wanted: readonly Boot[] = chosen.length > 0 ? [{ ...byHand, files: chosen }] : boots;
+const byArguments: readonly Boot[] = named.length > 0 ? named : [{ ...byHand, files: chosen }];
+const wanted = args.length > 0 ? byArguments : boots;
 
 /** The bundled product takes the place of dist/. V8's tier-up of WebAssembly now and then aborts under the emulator. */
 const commandOf = (program: string): string =>
@@ -31,7 +34,7 @@ const commandOf = (program: string): string =>
 
 async function run(boot: Boot, at: number): Promise<void> {
   const began = performance.now();
-  const options = ["--share", top, "--share-cache", "always", "--timeout", "600", "--mem", "3072", ...boot.options];
+  const options = ["--share", top, "--share-cache", "always", "--timeout", "900", "--mem", "3072", ...boot.options];
   const child = spawn(join(top, "scripts/vm-run"), [...options, commandOf(join(scratch, String(at), "run.mjs"))], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, VM_PKGS: "libarchive13 libzstd1 zlib1g libssl3" },
