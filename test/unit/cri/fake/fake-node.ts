@@ -42,6 +42,7 @@ export const translateForTest: TranslateContainer = async (input) => ({
       ? { kind: "target", containerId: input.config.linux.securityContext.namespaceOptions.targetId }
       : { kind: "private" },
   cgroupNamespace: "private",
+  relabels: [],
   volumes: [],
   images: [],
   user: { uid: 7, gid: 8, supplementalGroups: [8] },
