@@ -24,8 +24,7 @@ describe("a client that disconnects in the middle of a call", () => {
   ])("at %s finds the result of %s when it comes back", async (step, method) => {
     const before = takeInventory();
     const name = `away-${method.toLowerCase()}`;
-    await node.daemon.stop();
-    await node.daemon.launch({ CAISSON_FAULT: `pause=700:before:${step}` });
+    node.daemon.arm(`pause=700:before:${step}`);
     const pod = node.podConfig(name);
     const away = new CriClient(`unix://${node.daemon.socket}`);
     let podId = "";
@@ -38,6 +37,7 @@ describe("a client that disconnects in the middle of a call", () => {
     expect((await lost).code).toBe(grpcStatus.DEADLINE_EXCEEDED);
     away.close();
     const reply = await node.client.runtime(method, request);
+    node.daemon.arm("");
     const again = await node.client.runtime(method, request);
     expect(again).toEqual(reply);
     podId ||= reply.pod_sandbox_id;
