@@ -21,7 +21,7 @@ import { type CgroupDriver, chooseCgroupDriver, identifyInstance } from "./cri/i
 import { recover } from "./cri/recover.ts";
 import { ledgerSentences } from "./cri/stop-obstacles.ts";
 import { rootLabelOn, translateContainerOn } from "./cri/translate-container.ts";
-import { type NodeFacts, readTranslationNode } from "./cri/translate-node.ts";
+import { logHost, type NodeFacts, readTranslationNode } from "./cri/translate-node.ts";
 import { resolveResources } from "./cri/translate-resources.ts";
 import { translateSandbox } from "./cri/translate-sandbox.ts";
 import type { TranslationOptions } from "./cri/translation.ts";
@@ -262,7 +262,7 @@ class CaissonDaemon {
       translateSandbox,
       translateContainer: translateContainerOn(node),
       rootLabel: rootLabelOn(node),
-      host: node.host,
+      logHost: logHost(),
       resolveResources: (asked) => resolveResources(asked, node.facts),
       adjustContainer: adjustContainerOn(node),
       ...(config.nri.enabled ? { openPlugins: (view) => new NodePlugins(nriOptions(config), view, log) } : {}),

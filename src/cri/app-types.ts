@@ -105,8 +105,8 @@ export interface CriParts {
   readonly translateSandbox: TranslateSandbox;
   readonly translateContainer: TranslateContainer;
   readonly rootLabel: RootLabel;
-  /** The node's files, looked at with care. */
-  readonly host: Pick<Host, "lstat" | "makeDirectory">;
+  /** The node's files where logs lie, looked at with care. */
+  readonly logHost: Pick<Host, "lstat" | "makeDirectory">;
   readonly resolveResources: ResolveResources;
   /** Both absent: there are no NRI plugins. */
   readonly adjustContainer?: AdjustContainer;

@@ -256,7 +256,7 @@ function specOf(record: ContainerRecord, translation: ContainerTranslation): Omi
 }
 
 async function makeDirectories(app: CriApp, logPath: string | null, translation: ContainerTranslation): Promise<void> {
-  if (logPath !== null) await makeLogDirectory(logPath, app.host);
+  if (logPath !== null) await makeLogDirectory(logPath, app.logHost);
   for (const volume of translation.volumes) await mkdir(volume.hostPath, { recursive: true, mode: 0o755 });
 }
 

@@ -7,12 +7,14 @@ import type { Host } from "./translate-node.ts";
 
 const defaultThreads = 4;
 /** For the store's log, cgroups, unmounts, names of registries. */
-const otherThreads = 3;
+const otherThreads = 2;
+/** A volume's file server that is silent must not keep anybody's log directory from being looked at: those have threads of their own. */
+const logThreads = 2;
 const patienceMs = 5_000;
 
-/** How many threads of the pool looks may keep. */
+/** How many threads of the pool looks at volumes and devices may keep. */
 function slotsOf(poolSize: string | undefined): number {
-  return Math.max(1, (Number(poolSize) || defaultThreads) - otherThreads);
+  return Math.max(1, (Number(poolSize) || defaultThreads) - otherThreads - logThreads);
 }
 
 export interface HostPathOptions {
@@ -76,6 +78,11 @@ export class HostPaths {
       path,
     });
   }
+}
+
+/** For the directories of logs. */
+export function logPaths(): HostPaths {
+  return new HostPaths({ slots: logThreads, patienceMs });
 }
 
 /** The same host, looked at with care. */

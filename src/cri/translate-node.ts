@@ -13,7 +13,7 @@ import { defaultSeccompProfile } from "../core/process/seccomp-default.ts";
 import { findSecurityModules } from "../core/process/security-modules.ts";
 import { findSelinuxPolicy, type SelinuxPolicy } from "../core/process/selinux-policy.ts";
 import { errnoName, RuntimeError } from "../lib/errors.ts";
-import { guardedHost, HostPaths } from "./host-paths.ts";
+import { guardedHost, HostPaths, logPaths } from "./host-paths.ts";
 
 /** What the node can do; read once at start. */
 export interface NodeFacts {
@@ -156,6 +156,11 @@ export async function readNodeFacts(cgroupVersion: NodeFacts["cgroupVersion"]): 
     apparmorProfiles: modules.apparmor ? loadedApparmorProfiles : undefined,
     selinux: findSelinuxPolicy(),
   };
+}
+
+/** The node's files where logs lie, looked at with care; what volumes keep waiting does not hold them up. */
+export function logHost(): Host {
+  return guardedHost(realHost, logPaths());
 }
 
 /** The translation's view of this machine. */

@@ -211,9 +211,9 @@ describe("CreateContainer", () => {
   it("follows a link on the way to the log only where the node's root made it", async () => {
     mkdirSync(join(node.dir, "elsewhere"));
     symlinkSync(join(node.dir, "elsewhere"), join(node.dir, "log-link"));
-    const { lstat, makeDirectory } = node.app.host;
+    const { lstat, makeDirectory } = node.app.logHost;
     const made: string[] = [];
-    const by = (uid: number): CriApp["host"] => ({
+    const by = (uid: number): CriApp["logHost"] => ({
       makeDirectory: async (path) => {
         made.push(path);
         await makeDirectory(path);

@@ -113,7 +113,7 @@ export class FakeNode {
       translateSandbox,
       translateContainer: (input) => this.translateContainer(input),
       rootLabel: () => "",
-      host: realHost,
+      logHost: realHost,
       resolveResources: (asked) => resolveResources(asked, fakeNode(this.facts).facts),
     });
     await recover(this.cri.app);
