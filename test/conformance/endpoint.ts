@@ -25,6 +25,8 @@ export interface Endpoint {
   /** host:port of the suite's registry, or null when the endpoint cannot pull from it. */
   readonly registry: string | null;
   readonly abilities: readonly Ability[];
+  /** A directory whose CDI specifications it reads. */
+  readonly cdi: string;
   /** A directory on the host, removed at the end. */
   readonly scratch: string;
   readonly cgroupParent: string;

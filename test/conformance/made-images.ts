@@ -22,6 +22,16 @@ export async function pushMadeImages(registry: Registry, scratch: string): Promi
   for (const [name, option] of options) {
     await pushImage(registry, `conformance/${name}`, "1", buildBusyboxImage(join(scratch, `image-${name}`), option));
   }
+  const layers = [
+    {
+      content: [
+        { name: "data/", type: "5" },
+        { name: "data/version", content: "one" },
+        { name: "top", content: "top" },
+      ],
+    },
+  ];
+  await pushImage(registry, "conformance/files", "1", buildImage(join(scratch, "image-files"), { layers }));
   // Neither command nor environment.
   const bare = buildImage(join(scratch, "image-no-command"), { layers: [{ content: busyboxEntries() }] });
   await pushImage(registry, "conformance/no-command", "1", bare);

@@ -200,3 +200,37 @@ describe("recursive read-only mounts", () => {
     }
   });
 });
+
+describe("image volumes", () => {
+  const conditions = { since: "1.31", madeImages: true } as const;
+  const files = async (): Promise<string> => await cri.pull(`${cri.endpoint.registry}/conformance/files:1`);
+  const volume = async (more: Message = {}): Promise<Message> =>
+    withMounts({ container_path: "/image", readonly: true, image: { image: await files() }, ...more });
+  const creation = async (more: Message): Promise<string> =>
+    await cri.create(await cri.sharedPod(), cri.containerConfig(forever, await volume(more)));
+
+  clause("the image's files are there, read-only", conditions, async () => {
+    const { out } = await cri.says("cat /image/top /image/data/version; touch /image/x 2>/dev/null || echo ro", await volume());
+    expect(out).toBe("toponero");
+  });
+
+  clause(
+    "an image that is not on the node, a writable mount, or a host path beside the image is an error",
+    conditions,
+    async () => {
+      await refused(creation({ image: { image: "registry.test/conformance/never:1" } }), codes.any);
+      await refused(creation({ readonly: false }), codes.any);
+      await refused(creation({ host_path: hostDirectory() }), codes.any);
+    },
+  );
+
+  clause("image_sub_path is what is mounted of the image", { ...conditions, since: "1.33" }, async () => {
+    expect(await cri.says("ls /image; cat /image/version", await volume({ image_sub_path: "data" }))).toMatchObject({
+      out: "version\none",
+    });
+  });
+
+  clause("image_sub_path must be in the image and not lead out of it", { ...conditions, since: "1.33" }, async () => {
+    for (const image_sub_path of ["missing", "../etc", "data/../../etc"]) await refused(creation({ image_sub_path }), codes.any);
+  });
+});

@@ -1,17 +1,19 @@
 /** What agents of the node ask for beside the kubelet's pods: changes of limits, statistics of sandboxes, metrics, events, lists as streams. */
 import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { cgroupValue, cgroupVersion } from "./cgroup.ts";
 import { clause } from "./clause.ts";
-import { forever, type PodHandle, unknownId, useCri } from "./cri.ts";
+import { codes, forever, type PodHandle, refused, unknownId, useCri } from "./cri.ts";
 
 const cri = useCri();
 const v2 = cgroupVersion === 2;
 
 /** All messages of a stream that ends by itself. */
-async function collect(method: string): Promise<Message[]> {
-  const stream = cri.client.stream(method, {});
+async function collect(method: string, request: Message = {}): Promise<Message[]> {
+  const stream = cri.client.stream(method, request);
   const messages: Message[] = [];
   stream.on("data", (message: Message) => messages.push(message));
   await once(stream, "end");
@@ -31,13 +33,99 @@ describe("UpdateContainerResources", () => {
     expect(await startedAt()).toBe(before);
   });
 
+  clause("what the request leaves empty stays as it is", async () => {
+    const pod = await cri.sharedPod();
+    const given = { memory_limit_in_bytes: 64 << 20, cpu_shares: 512, cpu_period: 50_000, cpu_quota: 20_000 };
+    const id = await cri.run(pod, cri.containerConfig(forever, { linux: { resources: given } }));
+    await cri.runtime("UpdateContainerResources", { container_id: id, linux: { cpu_quota: 30_000 } });
+    const cpu = (file: string): string => cgroupValue(pod.config.linux.cgroup_parent, id, "cpu", file);
+    expect(memoryLimit(pod, id)).toBe(String(64 << 20));
+    expect(v2 ? cpu("cpu.max") : `${cpu("cpu.cfs_quota_us")} ${cpu("cpu.cfs_period_us")}`).toBe("30000 50000");
+    expect(v2 ? ["20", "59"] : ["512"]).toContain(cpu(v2 ? "cpu.weight" : "cpu.shares"));
+  });
+
+  clause("cpuset_cpus alone, as the CPU manager sends it, binds the container, as often as it is sent", async () => {
+    const id = await cri.run(await cri.sharedPod(), cri.containerConfig(forever));
+    for (const cpuset_cpus of ["0", "0"]) {
+      await cri.runtime("UpdateContainerResources", { container_id: id, linux: { cpuset_cpus } });
+      expect((await cri.exec(id, "grep Cpus_allowed_list /proc/1/status | tr -d '\\t'")).out).toBe("Cpus_allowed_list:0");
+    }
+  });
+
+  clause("a container that has not started yet starts with what it was told", async () => {
+    const pod = await cri.sharedPod();
+    const id = await cri.create(pod, cri.containerConfig(forever));
+    await cri.runtime("UpdateContainerResources", { container_id: id, linux: { memory_limit_in_bytes: 96 << 20 } });
+    await cri.start(id);
+    expect(memoryLimit(pod, id)).toBe(String(96 << 20));
+  });
+
+  clause("status.resources has the new values: a resize is in progress until it does", { since: "1.25" }, async () => {
+    const config = cri.containerConfig(forever, { linux: { resources: { memory_limit_in_bytes: 64 << 20, cpu_shares: 512 } } });
+    const id = await cri.run(await cri.sharedPod(), config);
+    const linux = { memory_limit_in_bytes: 96 << 20, cpu_shares: 256 };
+    await cri.runtime("UpdateContainerResources", { container_id: id, linux });
+    expect((await cri.status(id)).resources.linux).toMatchObject({ memory_limit_in_bytes: String(96 << 20), cpu_shares: "256" });
+  });
+
+  clause("an error means that nothing has changed", async () => {
+    const pod = await cri.sharedPod();
+    const id = await cri.run(pod, cri.containerConfig(forever, { linux: { resources: { memory_limit_in_bytes: 64 << 20 } } }));
+    const linux = { memory_limit_in_bytes: 96 << 20, cpuset_cpus: "4000" };
+    await refused(cri.runtime("UpdateContainerResources", { container_id: id, linux }), codes.any);
+    expect(memoryLimit(pod, id)).toBe(String(64 << 20));
+  });
+
   clause("a container that does not exist is an error", async () => {
     const request = { container_id: unknownId, linux: { memory_limit_in_bytes: 96 << 20 } };
     expect((await failure(cri.runtime("UpdateContainerResources", request))).code).toBe(grpcStatus.NOT_FOUND);
   });
 });
 
+describe("UpdatePodSandboxResources", () => {
+  clause("it takes what the kubelet tells and leaves the pod's cgroup, the kubelet's own, alone", { since: "1.33" }, async () => {
+    const { id } = await cri.sharedPod();
+    const resources = { memory_limit_in_bytes: 1 << 20, cpu_shares: 512 };
+    await cri.runtime("UpdatePodSandboxResources", { pod_sandbox_id: id, overhead: { cpu_shares: 2 }, resources });
+    await cri.runtime("UpdatePodSandboxResources", { pod_sandbox_id: id });
+    expect((await cri.podStatus(id)).state).toBe("SANDBOX_READY");
+    expect(await cri.says("echo runs")).toMatchObject({ out: "runs", code: 0 });
+  });
+
+  clause("a sandbox that does not exist is NotFound", { since: "1.33" }, async () => {
+    await refused(cri.runtime("UpdatePodSandboxResources", { pod_sandbox_id: unknownId }), codes.missing);
+  });
+});
+
 describe("PodSandboxStats, ListPodSandboxStats", () => {
+  clause(
+    "the list takes id and label_selector, both must hold, and leaves out what is not ready",
+    { since: "1.23" },
+    async () => {
+      const pod = await cri.pod();
+      const ids = async (filter: Message): Promise<string[]> =>
+        (await cri.runtime("ListPodSandboxStats", { filter })).stats.map((one: Message) => one.attributes.id);
+      const label_selector = { pod: pod.config.labels.pod };
+      expect(await ids({ label_selector })).toEqual([pod.id]);
+      expect(await ids({ id: pod.id, label_selector: { pod: "another" } })).toEqual([]);
+      expect(await ids({ id: unknownId })).toEqual([]);
+      await cri.runtime("StopPodSandbox", { pod_sandbox_id: pod.id });
+      expect(await ids({ label_selector })).toEqual([]);
+    },
+  );
+
+  clause("every part of the numbers has its own time stamp", { since: "1.23" }, async () => {
+    const pod = await cri.sharedPod();
+    await cri.run(pod, cri.containerConfig(forever));
+    const { stats } = await cri.runtime("PodSandboxStats", { pod_sandbox_id: pod.id });
+    const { containers, ...whole } = stats.linux;
+    for (const numbers of [whole, ...containers]) {
+      for (const part of ["cpu", "memory", "network", "process", "io", "swap"]) {
+        if (numbers[part] != null) expect(Number(numbers[part].timestamp), part).toBeGreaterThan(0);
+      }
+    }
+  });
+
   clause("attributes are those of the sandbox, and its containers' usage is inside", { since: "1.23" }, async () => {
     const pod = await cri.sharedPod();
     const id = await cri.run(pod, cri.containerConfig(forever));
@@ -65,6 +153,16 @@ describe("ListMetricDescriptors, ListPodSandboxMetrics", () => {
     const metrics: Message[] = [...own.metrics, ...own.container_metrics.flatMap((one: Message) => one.metrics)];
     expect(metrics.length).toBeGreaterThan(0);
     for (const { name, label_values } of metrics) expect(label_values, name).toHaveLength(labels.get(name) ?? -1);
+  });
+});
+
+describe("CheckpointContainer", () => {
+  clause("a container that does not exist is an error, and no file is made", { since: "1.25" }, async () => {
+    const location = join(cri.endpoint.scratch, "never.tar");
+    const answer = await failure(cri.runtime("CheckpointContainer", { container_id: unknownId, location }));
+    // Where checkpoints are switched off that is what the answer says.
+    expect([...codes.any, grpcStatus.UNIMPLEMENTED]).toContain(answer.code);
+    expect(existsSync(location)).toBe(false);
   });
 });
 
@@ -106,6 +204,29 @@ describe("lists as streams", () => {
     expect(ids(await collect("StreamContainerStats"))).toContain(id);
     expect(ids(await collect("StreamPodSandboxStats"))).toContain(pod.id);
     expect(ids(await collect("StreamPodSandboxMetrics"))).toContain(pod.id);
+    expect(ids(await collect("StreamImages"))).toContain(cri.endpoint.imageId);
+  });
+});
+
+describe("lists as streams that are filtered", () => {
+  const items = async (method: string, request: Message): Promise<Message[]> =>
+    (await collect(method, request)).flatMap((message) => Object.values<Message[]>(message).flat());
+
+  clause("each item comes once, an empty result ends without a message", { since: "1.36" }, async () => {
+    const pod = await cri.pod();
+    const id = await cri.run(pod, cri.containerConfig(forever));
+    const image = (name: string): Message => ({ filter: { image: { image: name } } });
+    const cases: [string, Message, Message][] = [
+      ["StreamPodSandboxes", { filter: { id: pod.id } }, { filter: { id: unknownId } }],
+      ["StreamContainers", { filter: { id } }, { filter: { id: unknownId } }],
+      ["StreamContainerStats", { filter: { id } }, { filter: { id: unknownId } }],
+      ["StreamPodSandboxStats", { filter: { id: pod.id } }, { filter: { id: unknownId } }],
+      ["StreamImages", image(cri.endpoint.imageId), image("registry.test/conformance/never:1")],
+    ];
+    for (const [method, one, none] of cases) {
+      expect(await items(method, one), method).toHaveLength(1);
+      expect(await collect(method, none), method).toEqual([]);
+    }
   });
 });
 

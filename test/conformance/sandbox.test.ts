@@ -1,13 +1,16 @@
 /** RunPodSandbox, StopPodSandbox, RemovePodSandbox, PodSandboxStatus. */
 
 import { readFileSync } from "node:fs";
+import { connect } from "node:net";
 import { hostname } from "node:os";
 import { describe, expect } from "vitest";
 import type { Message } from "../helpers/cri-client.ts";
+import { freePort } from "../helpers/free-port.ts";
 import { clause } from "./clause.ts";
 import { codes, forever, now, refused, unique, unknownId, useCri } from "./cri.ts";
 
 const cri = useCri();
+const pods = { needs: "pod network" } as const;
 const listed = async (pod: Message): Promise<Message[]> =>
   await cri.sandboxes({ label_selector: { pod: pod.labels.pod, suite: "conformance" } });
 
@@ -294,5 +297,38 @@ describe("names and addresses of a sandbox", () => {
     expect(mount.split(" ")[3]?.split(",")).toEqual(expect.arrayContaining(["nosuid", "nodev", "noexec"]));
     expect(size.split(/\s+/)[1]).toBe("65536");
     expect(await cri.says("cat /dev/shm/mark", {}, pod)).toMatchObject({ out: mark });
+  });
+});
+
+describe("port mappings", () => {
+  const namespace_options = { network: "POD", pid: "CONTAINER", ipc: "POD" };
+  const linux = { security_context: { namespace_options } };
+  const greeting = (port: number): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const socket = connect(port, "127.0.0.1");
+      let text = "";
+      socket
+        .on("data", (data) => (text += data))
+        .on("end", () => resolve(text))
+        .on("error", reject);
+    });
+
+  clause("a host port leads to the pod's port, on loopback too, and is closed again with the sandbox", pods, async () => {
+    const port = await freePort();
+    const port_mappings = [{ protocol: "TCP", container_port: 80, host_port: port }];
+    const pod = await cri.pod({ hostname: "mapped", port_mappings, linux });
+    const script = "while :; do echo hello | nc -l -p 80; done";
+    await cri.run(pod, cri.containerConfig(["/bin/sh", "-c", script], { linux }));
+    const answer = async (): Promise<string | undefined> => await greeting(port).catch(() => undefined);
+    expect(await cri.until(answer, `an answer on port ${port}`)).toBe("hello\n");
+    await cri.runtime("StopPodSandbox", { pod_sandbox_id: pod.id });
+    await expect(greeting(port)).rejects.toThrow(/ECONNREFUSED/);
+  });
+
+  clause("a host port of 0 is no mapping, and with the host's network there is none to make", pods, async () => {
+    const port_mappings = [{ protocol: "TCP", container_port: 80, host_port: 0 }];
+    const mapped = await cri.pod({ hostname: "unmapped", port_mappings, linux });
+    const host = await cri.pod({ port_mappings: [{ protocol: "TCP", container_port: 80, host_port: await freePort() }] });
+    for (const { id } of [mapped, host]) expect((await cri.podStatus(id)).state).toBe("SANDBOX_READY");
   });
 });

@@ -1,7 +1,7 @@
 /** The security context of a container. */
-import { mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect } from "vitest";
+import { afterEach, describe, expect } from "vitest";
 import type { Message } from "../helpers/cri-client.ts";
 import { capabilitySet } from "./capabilities.ts";
 import { clause } from "./clause.ts";
@@ -321,3 +321,55 @@ describe("no_new_privs and seccomp", () => {
     expect(await mode({ seccomp: undefined, seccomp_profile_path: "unconfined" })).toContain("Seccomp: 0");
   });
 });
+
+describe("AppArmor", () => {
+  const enabled = readApparmor();
+  const profile = async (security_context: Message): Promise<string> =>
+    (await cri.says("cat /proc/self/attr/current 2>/dev/null || echo none", context(security_context))).out;
+
+  clause("without a profile a container runs; Unconfined is honoured everywhere", { since: "1.23" }, async () => {
+    expect(await profile({})).not.toBe("");
+    expect(["unconfined", "none", ""]).toContain(await profile({ apparmor: { profile_type: "Unconfined" } }));
+  });
+
+  clause("Localhost: a profile that is not loaded is an error, as is any where AppArmor is off", { since: "1.23" }, async () => {
+    const localhost = { profile_type: "Localhost", localhost_ref: "caisson-conformance-no-such-profile" };
+    await refused(creation({ apparmor: localhost }), codes.any);
+    if (!enabled) await refused(creation({ apparmor: { profile_type: "RuntimeDefault" } }), codes.any);
+  });
+
+  clause("typed apparmor wins over the deprecated apparmor_profile", { since: "1.23" }, async () => {
+    const wrong = "localhost/caisson-conformance-no-such-profile";
+    await creation({ apparmor: { profile_type: "Unconfined" }, apparmor_profile: wrong });
+    await refused(creation({ apparmor_profile: wrong }), codes.any);
+  });
+});
+
+describe("CDI devices", () => {
+  const conditions = { since: "1.27" } as const;
+  const kind = "conformance.caisson.test/thing";
+  const specification = join(cri.endpoint.cdi, "caisson-conformance.json");
+  const asking = (...names: string[]): Message => ({ CDI_devices: names.map((name) => ({ name: `${kind}=${name}` })) });
+  afterEach(() => rmSync(specification, { force: true }));
+
+  clause("the edits of the named devices are made once each, by a file that has just come", conditions, async () => {
+    mkdirSync(cri.endpoint.cdi, { recursive: true });
+    const deviceNodes = [{ path: "/dev/thing", hostPath: "/dev/null" }];
+    const devices = [{ name: "one", containerEdits: { env: ["THING=one"], deviceNodes } }];
+    writeFileSync(specification, JSON.stringify({ cdiVersion: "0.6.0", kind, devices }));
+    const { out } = await cri.says(
+      "echo $THING; stat -c %F /dev/thing; echo x > /dev/thing && echo written",
+      asking("one", "one"),
+    );
+    expect(out).toBe("one\ncharacter special file\nwritten");
+  });
+
+  clause("a device that no specification has is an error", conditions, async () => {
+    await refused(cri.create(await cri.sharedPod(), cri.containerConfig(forever, asking("none"))), codes.any);
+  });
+});
+
+function readApparmor(): boolean {
+  const path = "/sys/module/apparmor/parameters/enabled";
+  return existsSync(path) && readFileSync(path, "utf8").startsWith("Y");
+}

@@ -46,7 +46,8 @@ async function open(stack: AsyncDisposableStack): Promise<Endpoint> {
   await pushMadeImages(registry, scratch);
 
   const given = process.env.CAISSON_CRI_ENDPOINT;
-  const address = given ?? (await ownDaemon(stack));
+  const cdi = given === undefined ? join(scratch, "cdi") : "/var/run/cdi";
+  const address = given ?? (await ownDaemon(stack, cdi));
   const client = new CriClient(address);
   stack.defer(() => client.close());
 
@@ -67,14 +68,15 @@ async function open(stack: AsyncDisposableStack): Promise<Endpoint> {
     imageId,
     registry: pulled === undefined ? null : registry.host,
     abilities: await abilitiesOf(client),
+    cdi,
     scratch,
     cgroupParent,
   };
 }
 
-async function ownDaemon(stack: AsyncDisposableStack): Promise<string> {
+async function ownDaemon(stack: AsyncDisposableStack, cdi: string): Promise<string> {
   const bridge = stack.use(new Bridge());
-  const daemon = stack.use(await Daemon.start());
+  const daemon = stack.use(await Daemon.start({ config: `[cdi]\nspec_dirs = ["${cdi}"]\n` }));
   bridge.configureIn(daemon.cniConf);
   for (let tries = 0; !(await abilitiesOf(daemon.client)).includes("pod network"); tries++) {
     if (tries > 200) throw new Error("the daemon did not take the network configuration");

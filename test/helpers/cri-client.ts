@@ -63,7 +63,7 @@ export class CriClient {
   }
 
   stream(method: string, request: Message): ClientReadableStream<Message> {
-    return this.#runtime[method](request);
+    return (method === "StreamImages" ? this.#image : this.#runtime)[method](request);
   }
 
   close(): void {
