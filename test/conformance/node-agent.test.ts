@@ -1,6 +1,8 @@
 /** What agents of the node ask for beside the kubelet's pods: changes of limits, statistics of sandboxes, metrics, events, lists as streams. */
+
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
@@ -235,5 +237,56 @@ describe("selinux_relabel", () => {
     const mounts = [{ host_path: cri.logs, container_path: "/v", selinux_relabel: true }];
     const id = await cri.run(await cri.sharedPod(), cri.containerConfig(forever, { mounts }));
     expect((await cri.exec(id, "test -d /v && echo there")).out).toBe("there");
+  });
+});
+
+describe("what agents of the node look for", () => {
+  const namespace_options = { network: "POD", pid: "CONTAINER", ipc: "POD" };
+  const linux = { security_context: { namespace_options } };
+  const conditions = { needs: "pod network" } as const;
+  const verbose = async (method: string, request: Message): Promise<Message> =>
+    JSON.parse((await cri.runtime(method, { ...request, verbose: true })).info.info);
+  const started = async (): Promise<{ pod: PodHandle; id: string; uid: string }> => {
+    const uid = randomUUID();
+    const cgroup_parent = `${cri.endpoint.cgroupParent}/pod${uid}`;
+    const pod = await cri.pod({ hostname: "seen", metadata: { uid }, linux: { ...linux, cgroup_parent } });
+    const envs = [{ key: "COLOUR", value: Buffer.from("blue") }];
+    const resources = { memory_limit_in_bytes: 64 << 20 };
+    const id = await cri.run(pod, cri.containerConfig(forever, { envs, linux: { ...linux, resources } }));
+    return { pod, id, uid };
+  };
+
+  clause("a sandbox's info has its network namespace by pid and by path", conditions, async () => {
+    const { pod } = await started();
+    const { pid, runtimeSpec } = await verbose("PodSandboxStatus", { pod_sandbox_id: pod.id });
+    const { path } = runtimeSpec.linux.namespaces.find(({ type }: Message) => type === "network");
+    expect(statSync(path).ino).toBe(statSync(`/proc/${pid}/ns/net`).ino);
+  });
+
+  clause("a container's info has its sandbox, process, variables, limits, mounts, cgroup and root", conditions, async () => {
+    const { pod, id } = await started();
+    const { sandboxID, pid, config, runtimeSpec } = await verbose("ContainerStatus", { container_id: id });
+    expect(sandboxID).toBe(pod.id);
+    expect(readFileSync(`/proc/${pid}/cgroup`, "utf8")).toContain(id);
+    expect(config.envs.map(({ key }: Message) => key)).toContain("COLOUR");
+    expect(runtimeSpec.linux.resources.memory.limit).toBe(64 << 20);
+    expect(runtimeSpec.linux.cgroupsPath).toContain(id);
+    expect(runtimeSpec.mounts.map(({ destination }: Message) => destination)).toContain("/proc");
+    expect(runtimeSpec.process.user.uid).toBe(0);
+    expect(runtimeSpec.root.path).not.toBe("");
+  });
+
+  clause("a pod is found in /proc by its uid in cgroup paths, in one network namespace of its own", conditions, async () => {
+    const { uid } = await started();
+    const found = new Set<string>();
+    for (const pid of readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name))) {
+      try {
+        if (readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(`pod${uid}`)) found.add(readlinkSync(`/proc/${pid}/ns/net`));
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+    expect(found.size).toBe(1);
+    expect(found).not.toContain(readlinkSync("/proc/self/ns/net"));
   });
 });

@@ -33,6 +33,7 @@ describe("RunPodSandbox", () => {
     await refused(cri.runtime("RunPodSandbox", {}), codes.invalid);
   });
 
+  // containerd 1.6 makes it.
   clause("a sandbox without a name, a namespace or a uid is refused: its status would not be accepted", async () => {
     const config = cri.podConfig();
     for (const field of ["name", "namespace", "uid"]) {
@@ -202,6 +203,7 @@ describe("StopPodSandbox", () => {
     expect(await cri.status(id)).toMatchObject({ state: "CONTAINER_EXITED" });
   });
 
+  // containerd 1.6 answers NotFound, which the kubelet takes for done.
   clause("an unknown id succeeds", async () => {
     await cri.runtime("StopPodSandbox", { pod_sandbox_id: unknownId });
   });
