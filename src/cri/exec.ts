@@ -13,6 +13,8 @@ const dropPauseMs = 20;
 export function exec(app: CriApp, _ctx: Context, request: ExecRequest): ExecResponse {
   checkStreams(request);
   if ((request.cmd[0] ?? "") === "") throw new RuntimeError("invalid_argument", "the request names no command");
+  const bad = request.cmd.findIndex((arg) => arg.includes("\0"));
+  if (bad >= 0) throw new RuntimeError("invalid_argument", `argument ${bad} of the command contains a NUL character`);
   const { id } = runningContainer(app, request.containerId);
   const { tty, stdin, stdout, stderr } = request;
   const run = async (streams: RemoteStreams, gone: AbortSignal): Promise<CommandOutcome> =>

@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import { type PodSandboxConfig, type PortMapping, Protocol } from "../gen/cri/v1/api.ts";
 import type { PodNetworkRequest, PortMapping as PodPortMapping } from "../network/pod-network.ts";
 import { resolveCgroupParent } from "./translate-cgroup.ts";
@@ -19,7 +20,7 @@ function portMapping(mapping: PortMapping): PodPortMapping {
   if (protocol === undefined) throw invalid(`port mapping has unknown protocol ${String(mapping.protocol)}`);
   if (hostPort < 0 || hostPort > 65535) throw invalid(`host_port ${hostPort} is outside of 0 to 65535`);
   if (containerPort < 1 || containerPort > 65535) throw invalid(`container_port ${containerPort} is outside of 1 to 65535`);
-  if (!/^[0-9A-Fa-f.:]*$/.test(hostIp)) throw invalid(`host_ip ${quoted(hostIp)} is not an address`);
+  if (hostIp !== "" && isIP(hostIp) === 0) throw invalid(`host_ip ${quoted(hostIp)} is not an address`);
   return { protocol, containerPort, hostPort, hostIp };
 }
 
