@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode, network } from "../helpers/cri-node.ts";
+import { RemoteCommandClient } from "../helpers/spdy-client.ts";
 
 let node: CriNode;
 let place: string;
@@ -159,6 +160,59 @@ describe("one checkpoint", () => {
     await node.client.runtime("StopContainer", { container_id: again.ids[0], timeout: 0 });
     expect((await node.status(again.ids[0] ?? "")).exit_code).toBe(137);
     await node.removePod(again.pod);
+  });
+});
+
+describe("a restored container", () => {
+  const answering = (prefix: string) => ["sh", "-c", `while read x; do echo ${prefix} $x; done; echo over; sleep 1000`];
+  const configs = () => [
+    node.containerConfig("piped", answering("got"), { stdin: true, stdin_once: true }),
+    node.containerConfig("terminal", answering("shown"), { stdin: true, tty: true }),
+  ];
+  const attach = async (id: string, tty: boolean): Promise<RemoteCommandClient> => {
+    const request = { container_id: id, stdin: true, stdout: true, stderr: !tty, tty };
+    const { url } = await node.client.runtime("Attach", request);
+    return await RemoteCommandClient.open(url, ["stdin", "stdout", ...(tty ? ["resize"] : ["stderr"])]);
+  };
+
+  /** What is true of a container that is there, whoever made it. */
+  async function isWhole(id: string, tty: boolean, prefix: string): Promise<void> {
+    const session = await attach(id, tty);
+    if (tty) {
+      session.of("resize").write('{"Width":91,"Height":33}');
+      await expect.poll(async () => (await node.exec(id, ["sh", "-c", "stty size < /proc/1/fd/0"])).stdout).toBe("33 91\n");
+    }
+    session.of("stdin").write("hello\n");
+    await expect.poll(() => session.of("stdout").text()).toContain(`${prefix} hello`);
+    session.client.destroy();
+    const { stats } = await node.client.runtime("ContainerStats", { container_id: id });
+    const listed = await node.client.runtime("ListContainerStats", { filter: { id } });
+    for (const one of [stats, listed.stats[0]]) {
+      expect(Number(one.memory.working_set_bytes.value)).toBeGreaterThan(0);
+      expect(one.cpu.usage_core_nano_seconds).not.toBe(null);
+    }
+    expect(await node.exec(id, ["sh", "-c", "echo in; echo err >&2; exit 3"])).toEqual({
+      stdout: "in\n",
+      stderr: "err\n",
+      exitCode: 3,
+    });
+  }
+
+  it("is attached to with its stdin and its terminal, counted and entered; its log begins in its own file", async () => {
+    const saved = await save("seed-attach", configs(), async (ids) => {
+      for (const id of ids) expect((await node.status(id)).state).toBe("CONTAINER_RUNNING");
+    });
+    const { pod, ids } = await restore("attached", saved);
+    const [piped = "", terminal = ""] = ids;
+    expect(await failure(node.client.runtime("Attach", { container_id: piped, stdout: true }))).toMatchObject({
+      code: grpcStatus.FAILED_PRECONDITION,
+    });
+    for (const id of ids) await node.start(id);
+    await isWhole(terminal, true, "shown");
+    await isWhole(piped, false, "got");
+    await expect.poll(() => node.log("attached", "piped")).toBe("stdout F got hello\nstdout F over\n");
+    expect(node.log("attached", "terminal")).toMatch(/^stdout F hello\r?\nstdout F shown hello\r?\n$/);
+    await node.removePod(pod);
   });
 });
 
