@@ -40,6 +40,22 @@ int op_sysctl(struct run *run, const value *v)
 	return fd < 0 ? fd : write_once(fd, v[OP_SYSCTL_VALUE].str);
 }
 
+int op_open_sysv_list(struct run *run, const value *v)
+{
+	char path[32] = "sysvipc/";
+	if (v[OP_OPEN_SYSV_LIST_NAME].size >= sizeof path - strlen(path))
+		return -ENAMETOOLONG;
+	memcpy(path + strlen(path), v[OP_OPEN_SYSV_LIST_NAME].str, v[OP_OPEN_SYSV_LIST_NAME].size + 1);
+	autoclose int proc = proc_unmasked();
+	if (proc < 0)
+		return proc;
+	int fd = proc_open(proc, path, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	slot_set(run, v[OP_OPEN_SYSV_LIST_OUT].u32, fd);
+	return 0;
+}
+
 int op_loopback_up(struct run *run, const value *v)
 {
 	(void)v;

@@ -81,6 +81,7 @@ static op_function *const ops[OP_MAX_CODE + 1] = {
 	[OP_HOLD_FROZEN] = op_hold_frozen,
 	[OP_EXPOSE] = op_expose,
 	[OP_HOLD_NETWORK] = op_hold_network,
+	[OP_OPEN_SYSV_LIST] = op_open_sysv_list,
 	[OP_MAPPED_USERNS] = op_mapped_userns,
 	[OP_KEEP] = op_keep,
 	[OP_RELABEL] = op_relabel,

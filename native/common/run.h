@@ -123,7 +123,7 @@ op_function op_open_tree, op_fsmount, op_overlay, op_mount_attr, op_root_propaga
 	op_attach_host, op_chown_slot;
 op_function op_hostname, op_domainname, op_sysctl, op_loopback_up, op_rlimit, op_oom_score_adj, op_no_new_privs, op_seccomp, op_user,
 	op_bounding_caps, op_caps, op_umask, op_cwd, op_keyring, op_stdio, op_console, op_park, op_exec,
-	op_connect, op_exec_host, op_hold_frozen, op_hold_network, op_expose;
+	op_connect, op_exec_host, op_hold_frozen, op_hold_network, op_expose, op_open_sysv_list;
 op_function op_apparmor, op_selinux, op_scheduler, op_io_priority, op_cpu_affinity, op_personality, op_memory_policy, op_hook, op_keep,
 	op_connect_unix, op_send_listener, op_net_device, op_move_root, op_relabel;
 

@@ -215,6 +215,8 @@ export const opSchemas = {
   "hold-frozen": op(111, { paths: "strs", deadlineMs: "u32", number: "u32" }),
   /** Nothing arrives in the child's network namespace from these ports to these, until this process ends: pairs of 16 bits, big-endian. */
   "hold-network": op(92, { ports: "bytes" }),
+  /** Opens the list of the System V objects (sysvipc/NAME of procfs: shm, sem, msg) of the child's IPC namespace, which it goes on listing. */
+  "open-sysv-list": op(93, { out: "u32", name: "str" }),
   /** Attaches a copy of the mount at a path in the root to `name`, which is made, in a directory of the host. Missing: skipped. */
   expose: op(112, { path: "str", directory: "str", name: "str" }),
   /** Puts slots at descriptors 3, 4 and so on, which the executed process gets besides stdio. No later operation may use a slot. */

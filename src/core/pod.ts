@@ -12,6 +12,7 @@ import { stateOf } from "./container-exit.ts";
 import { checkpointContainer } from "./container-restore.ts";
 import type { CheckpointOptions } from "./criu/checkpoint-options.ts";
 import { whileConnectionsHeld, whileFrozen } from "./criu/hold.ts";
+import { planIpcObjects, refuseIpcObjects } from "./criu/ipc-objects.ts";
 import { livePorts } from "./criu/live-connections.ts";
 import { savedPorts } from "./criu/saved-sockets.ts";
 import { HostRootfs } from "./host-rootfs.ts";
@@ -184,11 +185,20 @@ export class HostPod implements Pod {
     const directories = cgroupsPaths.map((path) => this.#tools.cgroups.freezer(path));
     const shim = await this.#link.shim();
     const init = (await this.list()).find(({ phase }) => phase === "running");
+    await this.#refuseIpcObjects();
     return await whileFrozen(shim, directories, deadlineMs, async () => {
+      // One may have been made in between.
+      await this.#refuseIpcObjects();
       // The node's own network is not ours to hold.
       const ports = this.#spec.network === "host" || init === undefined ? Buffer.alloc(0) : livePorts(init.process.pid);
       return await whileConnectionsHeld(shim, ports, deadlineMs, work);
     });
+  }
+
+  /** Those of the node stay where they are. */
+  async #refuseIpcObjects(): Promise<void> {
+    if (this.#spec.ipc === "host") return;
+    refuseIpcObjects(this.id, await this.run(planIpcObjects(), "IPC objects", AbortSignal.timeout(runDeadlineMs)));
   }
 
   async whileConnectionsHeld<T>(directories: readonly string[], deadlineMs: number, work: () => Promise<T>): Promise<T> {

@@ -216,6 +216,93 @@ describe("a restored container", () => {
   });
 });
 
+describe("what processes share beside the network", () => {
+  const fromNode = {
+    mounts: ["/usr", "/lib", "/lib64"].map((path) => ({ host_path: path, container_path: path, readonly: true })),
+  };
+  const python = (name: string, ...lines: string[]) =>
+    node.containerConfig(name, ["/usr/bin/python3", "-ISc", lines.join("\n")], fromNode);
+  const counted = "open('/tmp/count.new', 'w').write(str(n)); os.rename('/tmp/count.new', '/tmp/count')";
+
+  it("goes on: a unix connection, shared memory and locks of processes of a container, a socket for those of another", async () => {
+    // What each of the two processes adds comes back through all of them.
+    const family = python(
+      "family",
+      "import os, socket, mmap, time, struct, multiprocessing as m",
+      "a, b = socket.socketpair(); page = mmap.mmap(-1, 4096); lock = m.Lock()",
+      "if os.fork() == 0:",
+      "  while 1:",
+      "    n = struct.unpack('q', b.recv(8))[0] + 1",
+      "    with lock: page[:8] = struct.pack('q', n)",
+      "    b.send(struct.pack('q', n))",
+      "s = socket.socket(socket.AF_UNIX); s.bind('/dev/shm/served'); s.listen()",
+      "if os.fork() == 0:",
+      "  while 1: c, _ = s.accept(); c.send(page[:8]); c.close()",
+      "n = 0",
+      "while 1:",
+      "  a.send(struct.pack('q', n)); n = struct.unpack('q', a.recv(8))[0]",
+      "  with lock: assert struct.unpack('q', page[:8])[0] == n",
+      `  ${counted}; time.sleep(0.01)`,
+    );
+    // A connection that is open at that moment between two containers could not be saved.
+    const connecting =
+      "import socket, struct; c = socket.socket(socket.AF_UNIX); c.connect('/dev/shm/served'); print(struct.unpack('q', c.recv(8))[0])";
+    const served = async (id = ""): Promise<number> =>
+      Number((await node.exec(id, ["/usr/bin/python3", "-ISc", connecting])).stdout);
+    const guest = node.containerConfig("guest", counting, fromNode);
+    const saved = await save("seed-unix", [family, guest], async ([id = "", other]) => {
+      await expect.poll(() => node.exec(id, ["cat", "/tmp/count"]).then((said) => said.exitCode)).toBe(0);
+      await rises(id);
+      expect(await served(other)).toBeGreaterThan(0);
+    });
+    const { pod, ids } = await restore("unix", saved);
+    for (const id of ids) await node.start(id);
+    for (const id of ids) await rises(id);
+    expect(await served(ids[1])).toBeGreaterThan(0);
+    await node.removePod(pod);
+  });
+
+  it("is refused, by its name, where it cannot be saved: System V objects and message queues of the pod", async () => {
+    const config = node.podConfig("ck-ipc", podNetwork);
+    const pod = await node.runPod(config);
+    const id = await node.run(
+      pod,
+      config,
+      python(
+        "holder",
+        "import ctypes, os, time; c = ctypes.CDLL(None)",
+        "while 1:",
+        "  if os.path.exists('/tmp/do'):",
+        "    exec(open('/tmp/do').read()); os.unlink('/tmp/do')",
+        "  time.sleep(0.005)",
+      ),
+    );
+    const output = join(place, "ck-ipc");
+    mkdirSync(output);
+    const ask = () => node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: [id] });
+    const carryOut = async (line: string) => {
+      const script = `echo "$0" > /tmp/do.new; mv /tmp/do.new /tmp/do; while [ -e /tmp/do ]; do sleep 0.01; done`;
+      expect(await node.exec(id, ["sh", "-c", script, line])).toMatchObject({ exitCode: 0 });
+    };
+    for (const [make, remove, said] of [
+      ["s = c.shmget(31, 4096, 0o1600)", "c.shmctl(s, 0, None)", "System V shared memory (id 0, key 0x1f)"],
+      ["s = c.semget(0, 1, 0o1600)", "c.semctl(s, 0, 0)", "System V semaphores (id 0)"],
+      ["s = c.msgget(-2, 0o1600)", "c.msgctl(s, 0, None)", "System V message queues (id 0, key 0xfffffffe)"],
+      ["q = c.mq_open(b'/jobs', 66, 0o600, None)", "c.mq_close(q); c.mq_unlink(b'/jobs')", "POSIX message queues (/jobs)"],
+    ] as const) {
+      await carryOut(make);
+      expect(await failure(ask())).toMatchObject({
+        code: grpcStatus.FAILED_PRECONDITION,
+        details: expect.stringContaining(`its IPC namespace holds ${said}, which CRIU does not save there`),
+      });
+      expect(readdirSync(output)).toEqual([]);
+      await carryOut(remove);
+    }
+    await ask();
+    await node.removePod(pod);
+  });
+});
+
 describe("what goes wrong", () => {
   const frozen = (cgroupsPath: string): string =>
     readFileSync(`/sys/fs/cgroup/freezer${cgroupsPath}/freezer.state`, "utf8").trim();
