@@ -51,10 +51,20 @@ export async function openArchive(
     await makePrivate(top);
     const directory = join(top, "archive");
     await app.images.unpackChanges([path], directory, [], signal);
+    await refuseLinks(directory);
     return { saved: await readSaved(directory), [Symbol.asyncDispose]: remove };
   } catch (error) {
     await remove();
     throw error;
+  }
+}
+
+/** No checkpoint has anything but directories and files of one name: whoever opens what else there is might be led elsewhere, or wait. */
+async function refuseLinks(directory: string): Promise<void> {
+  for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    if (entry.isDirectory() || (entry.isFile() && (await lstat(path)).nlink === 1)) continue;
+    throw new RuntimeError("data_loss", `the checkpoint cannot be used: ${path} is a link, a device or a pipe`, { path });
   }
 }
 
