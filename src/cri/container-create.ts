@@ -80,7 +80,11 @@ export async function claimContainer(
     { what, name: wanted.name, digest: wanted.digest },
     () => holderOf(app, wanted.name),
     signal,
-    () => app.operations.run(`creating ${what}`, deadlineMs, (own) => makeContainer(app, wanted, own)),
+    () =>
+      app.operations.run(`creating ${what}`, deadlineMs, (own) =>
+        // What is restored from is the caller's, and goes with it.
+        makeContainer(app, wanted, saved === undefined ? own : AbortSignal.any([own, signal])),
+      ),
   );
 }
 

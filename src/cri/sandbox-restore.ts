@@ -42,9 +42,12 @@ export async function restorePod(app: CriApp, ctx: Context, request: RestorePodR
   const planned = await match(dump, directory, request.containerConfigs);
   if (app.sandboxes.named(sandboxName(metadata)) !== undefined)
     throw new RuntimeError("already_exists", `pod sandbox ${metadata.namespace}/${metadata.name} exists already`);
-  return await app.operations.runFor(ctx.signal, `restoring pod sandbox ${metadata.name}`, deadlineMs, async (signal) => {
+  return await app.operations.runFor(ctx.signal, `restoring pod sandbox ${metadata.name}`, deadlineMs, async (own) => {
+    // Not as in RunPodSandbox: a second request would not find the pod of the first, but be refused by its name.
+    const signal = AbortSignal.any([own, ctx.signal]);
     await using undo = new Undo(({ error }) => app.log.error({ err: String(error) }, "a pod that could not be restored stays"));
-    const context = { ...ctx, signal };
+    // Its end is waited for: else nobody would know what there is to take back.
+    const context = { ...ctx, signal: own };
     const { podSandboxId } = await runPodSandbox(app, context, { config, runtimeHandler: request.runtimeHandler });
     undo.push("pod sandbox", (undoSignal) => removeSandbox(app, podSandboxId, undoSignal));
     await fillVolumes(app, dump, directory, podSandboxId, planned, signal);
@@ -60,6 +63,7 @@ export async function restorePod(app: CriApp, ctx: Context, request: RestorePodR
         restoredContainers.push({ name, containerId });
       }
     });
+    signal.throwIfAborted();
     undo.commit();
     return { podSandboxId, restoredContainers };
   });

@@ -70,12 +70,10 @@ async function restore(
   name: string,
   { output, configs }: Saved,
   more: Message = podNetwork,
+  timeoutMs = 60_000,
 ): Promise<{ pod: string; ids: string[] }> {
-  const reply = await node.client.runtime("RestorePod", {
-    checkpoint_path: output,
-    config: node.podConfig(name, more),
-    container_configs: configs,
-  });
+  const request = { checkpoint_path: output, config: node.podConfig(name, more), container_configs: configs };
+  const reply = await node.client.runtime("RestorePod", request, timeoutMs);
   return { pod: reply.pod_sandbox_id, ids: reply.restored_containers.map((one: Message) => one.container_id) };
 }
 
@@ -389,6 +387,62 @@ describe("what goes wrong", () => {
     await node.daemon.launch();
     expect(readdirSync(output)).toEqual(["of the caller"]);
     await goesOn(ids);
+    await node.removePod(pod);
+  });
+
+  it("takes back a restore whose CRIU is killed, which runs out of time, or whose helper is killed", async () => {
+    const wanted = ["one", "two"].map((name) => node.containerConfig(name, counting));
+    const saved = await save("restore-faults", wanted, async (ids) => {
+      for (const id of ids) await rises(id);
+    });
+    const listed = async () => {
+      const { items } = await node.client.runtime("ListPodSandbox", {});
+      const { containers } = await node.client.runtime("ListContainers", {});
+      return [...items, ...containers].map(({ metadata, state }) => `${metadata.name} ${state}`);
+    };
+    /** Its process, once it is there. */
+    const sleeping = async (): Promise<number> => {
+      const file = join(place, "criu.pid");
+      await expect.poll(() => existsSync(file) && readFileSync(file, "utf8") !== "").toBe(true);
+      const pid = Number(readFileSync(file, "utf8"));
+      rmSync(file);
+      return pid;
+    };
+    const hanging = `echo $$ > ${place}/criu.pid.new; mv ${place}/criu.pid.new ${place}/criu.pid; exec sleep 1000`;
+    const before = await listed();
+    const containers = readdirSync(join(node.daemon.root, "containers"));
+    const left = () => expect.poll(listed, { timeout: 20_000 }).toEqual(before);
+
+    criuIs("kill -9 $$");
+    expect(await failure(restore("faults", saved))).toMatchObject({
+      code: grpcStatus.INTERNAL,
+      details: expect.stringMatching(/container [0-9a-f]+: CRIU was killed in the middle/),
+    });
+    await left();
+
+    criuIs(hanging);
+    const killed = failure(restore("faults", saved));
+    process.kill(await sleeping(), "SIGKILL");
+    expect((await killed).details).toContain("CRIU was killed in the middle");
+    await left();
+
+    const helpless = failure(restore("faults", saved));
+    const status = readFileSync(`/proc/${await sleeping()}/status`, "utf8");
+    process.kill(Number(/^PPid:\s+(\d+)/m.exec(status)?.[1]), "SIGKILL");
+    expect((await helpless).details).not.toBe("");
+    await left();
+
+    const late = failure(restore("faults", saved, podNetwork, 500));
+    const pid = await sleeping();
+    expect(await late).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
+    await left();
+    expect(existsSync(`/proc/${pid}`)).toBe(false);
+
+    expect(readdirSync(join(node.daemon.root, "containers"))).toEqual(containers);
+    criuIs(`exec ${realCriu} "$@"`);
+    const { pod, ids } = await restore("faults", saved);
+    for (const id of ids) await node.start(id);
+    for (const id of ids) await rises(id);
     await node.removePod(pod);
   });
 });
