@@ -174,6 +174,36 @@ describe("the command's flags", () => {
     expect(await new Promise((resolve) => second.once("exit", resolve))).toBe(0);
   });
 
+  it("ask for a pre-dump and a parent, drop what is twice, and close connections; what does not fit is refused", async () => {
+    const { id, bundle } = cli.bundle(python, (spec) => {
+      spec.root = { path: cli.place.rootfs };
+      spec.mounts.push(...binds().map((bind) => ({ ...bind, type: "bind" })));
+    });
+    const { child: first, ask, hangUp } = piped(["run", "-b", bundle, id]);
+    const over = new Promise((resolve) => first.once("exit", resolve));
+    await ask(tcp);
+    const [before, image] = [newImages(), newImages()];
+    const save = (...more: string[]) => cli.run("checkpoint", "--image-path", image, "--tcp-established", ...more, id);
+    const early = await cli.run("checkpoint", "--pre-dump", "--tcp-established", "--image-path", before, id);
+    if (early.code !== 0) expect(early.err).toMatch(/lacks memory tracking \(mem_track\), which a pre-dump needs/);
+    expect((await save("--parent-path", before)).err).toContain("parentPath must be relative");
+    expect((await save("--parent-path", "../none")).err).toContain("none is no directory");
+    await ask("a.send(b'x'); assert b.recv(9) == b'x'");
+    const chained = early.code === 0 ? ["--parent-path", `../${basename(before)}`, "--auto-dedup"] : ["--auto-dedup"];
+    expect(await save("--shell-job", ...chained)).toMatchObject({ code: 0, err: "" });
+    await over;
+    hangUp();
+    const restoring = (...more: string[]) => ["restore", "--image-path", image, "-b", bundle, "--shell-job", ...more, id];
+    expect((await cli.run(...restoring("-d", "--tcp-close", "--tcp-established"))).err).toContain("exclude each other");
+    const labelled = await cli.run(...restoring("-d", "--tcp-close", "--lsm-profile", "nonsense:label"));
+    expect(labelled.code).not.toBe(0);
+    expect((await cli.run("state", id)).err).toContain("container does not exist");
+    const { child: second, ask: askAgain, hangUp: end2 } = piped(restoring("--tcp-close", "--auto-dedup"));
+    await askAgain("import errno; assert a.connect_ex(('127.0.0.1', 1)) in (errno.ECONNREFUSED, errno.ECONNABORTED)");
+    end2();
+    expect(await new Promise((resolve) => second.once("exit", resolve))).toBe(0);
+  });
+
   it("leave memory behind until it is fetched", async () => {
     // CRIU's server of lazy pages needs larger pipes than are allowed to everybody: a machine's administrator may allow them.
     const limit = "/proc/sys/fs/pipe-max-size";
