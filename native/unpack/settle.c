@@ -79,6 +79,9 @@ static int look(int layer, const char *path, int *found, bool *last)
 /* What overlayfs would show at `path` from the layers below this one: a descriptor, -ENOENT, or -1 failed. */
 static int lower_lookup(const struct settle *settle, const char *path)
 {
+	/* The way there costs a step for each directory, and a bottom layer may imply thousands, one in the other. */
+	if (settle->count == 0)
+		return -ENOENT;
 	bool last;
 	int found = -1;
 	/* Our own directories on the way may be opaque. */

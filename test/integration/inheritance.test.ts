@@ -1,5 +1,5 @@
 /** What init and an exec inherit, compared with what was asked: nothing of the daemon's or the shim's may leak into a container. */
-import { readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileFixture } from "../helpers/compile.ts";
@@ -89,6 +89,17 @@ describe.each([
     expect(pgrp).toBe(pid);
     expect(session).toBe(pid);
   });
+});
+
+it("keeps the daemon's higher priority to the thread that answers calls", async () => {
+  const niceOf = (path: string): string => readFileSync(path, "utf8").split(") ")[1]?.split(" ")[16] ?? "";
+  const { pid } = node.daemon;
+  expect(niceOf(`/proc/${pid}/task/${pid}/stat`)).toBe("-10");
+  const pods = `${node.daemon.state}/pods`;
+  for (const name of readdirSync(pods)) {
+    const helper = JSON.parse(readFileSync(`${pods}/${name}/shim.json`, "utf8")) as { pid: number };
+    expect(niceOf(`/proc/${helper.pid}/stat`)).toBe("0");
+  }
 });
 
 it("puts init and exec into the same namespaces and cgroup, which are not the node's", async () => {
