@@ -194,7 +194,11 @@ function directoryAndProgram(scratch: Scratch): Scenario {
         mounts: [bind(4, volume), attach(4, "/volume")],
         identity: [{ op: "cwd", path: "/volume/a/made", create: 1 }],
       });
-      return judged(await scratch.run(steps), "cwd|exec", /^\/.*\ndone\n$/);
+      const out = await scratch.run(steps);
+      // The kernel opened the script; its interpreter, inside by then, opens the path anew and may find it moved.
+      const movedAfterExec =
+        out.failed === "" && out.stdout === "" && /^\/bin\/sh: can't open '\/volume\/a\/run': /.test(out.stderr);
+      return judged(out, "cwd|exec", movedAfterExec ? /^$/ : /^\/.*\ndone\n$/) && !movedAfterExec;
     },
   };
 }
