@@ -8,6 +8,7 @@ import type { Context, CriApp } from "./app-types.ts";
 import { askForPodUpdate, tellOfPod } from "./plugin-calls.ts";
 import { visibleSandbox } from "./queries.ts";
 import { mirrorSandboxRegardless } from "./record-mirror.ts";
+import { checkPodResources } from "./translate-resources.ts";
 
 /** Keeps what the kubelet tells of a resize: it has set the pod's cgroup itself. Shown in verbose info and in the metrics. */
 export async function updatePodSandboxResources(
@@ -19,6 +20,8 @@ export async function updatePodSandboxResources(
   const { id } = before;
   const { overhead, resources } = request;
   if (overhead === undefined && resources === undefined) return {};
+  checkPodResources("overhead", overhead);
+  checkPodResources("resources", resources);
   await askForPodUpdate(app, before, request);
   const told = { ...(overhead === undefined ? {} : { overhead }), ...(resources === undefined ? {} : { resources }) };
   const record = await step("pod.record-limits", () =>

@@ -60,7 +60,7 @@ export function resolveSelinux(
   facts: Pick<NodeFacts, "selinux">,
   podId: string,
 ): SelinuxLabels | undefined {
-  for (const options of [container?.selinuxOptions, pod?.selinuxOptions]) checkOptions(options);
+  for (const options of [container?.selinuxOptions, pod?.selinuxOptions]) checkSelinuxOptions(options);
   const policy = facts.selinux;
   const options = [container?.selinuxOptions, pod?.selinuxOptions].find(saysSomething);
   if (policy === undefined || options === undefined || container?.privileged === true) return undefined;
@@ -84,7 +84,7 @@ function categoriesOf(podId: string): string {
   return low === high ? `c${low},c${((high ?? 0) + 1) % 1024}` : `c${low},c${high}`;
 }
 
-function checkOptions(options: SELinuxOption | undefined): void {
+export function checkSelinuxOptions(options: SELinuxOption | undefined): void {
   if (options === undefined) return;
   const { user, role, type, level } = options;
   if (level !== "" && !levelForm.test(level)) throw invalid(`SELinux level ${quoted(level)} is not valid`);

@@ -63,7 +63,10 @@ function sameMappings(a: PodSpec["user"], b: PodSpec["user"]): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 
-/** The container's PID namespace; its other namespaces are the pod's, so options that say otherwise are refused. */
+/**
+ * The container's PID namespace; its other namespaces are the pod's, so options that ask for the node's are refused. The reverse is not: POD is
+ * what a client says that leaves the field out, and it gains nothing.
+ */
 export function resolvePidNamespace(
   asked: NamespaceOption | undefined,
   podAsked: NamespaceOption | undefined,

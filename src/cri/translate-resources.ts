@@ -1,6 +1,7 @@
 /** Limits of a container's cgroup (cri-semantics 5.8). Zero and empty mean: not set. */
 import type { OciResources } from "../core/oci.ts";
 import type { LinuxContainerResources } from "../gen/cri/v1/api.ts";
+import { messageOf } from "../lib/errors.ts";
 import { invalid, quoted, safeNumber } from "./translate-check.ts";
 import type { NodeFacts } from "./translate-node.ts";
 import type { ResolvedResources } from "./translation.ts";
@@ -43,7 +44,7 @@ function resolveCpu(asked: LinuxContainerResources): OciResources["cpu"] {
 }
 
 /** swap is memory plus swap. Without a value of its own it equals the memory limit, so that a limit is a limit. */
-function resolveMemory(asked: LinuxContainerResources, facts: NodeFacts, notes: string[]): OciResources["memory"] {
+function resolveMemory(asked: LinuxContainerResources, facts: LimitFacts, notes: string[]): OciResources["memory"] {
   const limit = bytes("memory_limit_in_bytes", asked.memoryLimitInBytes);
   const askedSwap = asked.memorySwapLimitInBytes;
   const swap = askedSwap === -1n ? -1 : bytes("memory_swap_limit_in_bytes", askedSwap);
@@ -59,7 +60,7 @@ function resolveMemory(asked: LinuxContainerResources, facts: NodeFacts, notes: 
   return { limit };
 }
 
-function resolveHugepages(asked: LinuxContainerResources, facts: NodeFacts, notes: string[]): OciResources["hugepageLimits"] {
+function resolveHugepages(asked: LinuxContainerResources, facts: LimitFacts, notes: string[]): OciResources["hugepageLimits"] {
   const limits = new Map<string, number>();
   for (const { pageSize, limit } of asked.hugepageLimits) {
     if (!/^[1-9][0-9]*[KMG]B$/.test(pageSize)) throw invalid(`hugepage page_size ${quoted(pageSize)} is not like 2MB or 1GB`);
@@ -70,7 +71,7 @@ function resolveHugepages(asked: LinuxContainerResources, facts: NodeFacts, note
 }
 
 /** `cgroup.` files steer processes and the tree, they are not limits. */
-function resolveUnified(unified: Readonly<Record<string, string>>, facts: NodeFacts): Record<string, string> {
+function resolveUnified(unified: Readonly<Record<string, string>>, facts: LimitFacts): Record<string, string> {
   const entries = Object.entries(unified);
   if (entries.length > 0 && facts.cgroupVersion !== "v2") {
     throw invalid(`unified resources (${quoted(entries[0]?.[0] ?? "")}) need cgroup v2; this node has ${facts.cgroupVersion}`);
@@ -84,8 +85,10 @@ function resolveUnified(unified: Readonly<Record<string, string>>, facts: NodeFa
   return Object.fromEntries(entries);
 }
 
+type LimitFacts = Pick<NodeFacts, "swapLimit" | "hugePageSizes" | "cgroupVersion">;
+
 /** Also for UpdateContainerResources. */
-export function resolveResources(asked: LinuxContainerResources | undefined, facts: NodeFacts): ResolvedResources {
+export function resolveResources(asked: LinuxContainerResources | undefined, facts: LimitFacts): ResolvedResources {
   if (asked === undefined) return { resources: {}, oomScoreAdj: 0, notes: [] };
   const notes: string[] = [];
   const oomScoreAdj = safeNumber("oom_score_adj", asked.oomScoreAdj);
@@ -104,4 +107,16 @@ export function resolveResources(asked: LinuxContainerResources | undefined, fac
     oomScoreAdj,
     notes,
   };
+}
+
+/** A node that can do all: what is wrong for it is wrong for every node. */
+const ableNode = { swapLimit: true, hugePageSizes: new Set<string>(), cgroupVersion: "v2" } as const;
+
+/** Values that a pod's cgroup, which is the client's own, is told to have. */
+export function checkPodResources(what: string, asked: LinuxContainerResources | undefined): void {
+  try {
+    resolveResources(asked, ableNode);
+  } catch (error) {
+    throw invalid(`${what} of the sandbox: ${messageOf(error)}`);
+  }
 }

@@ -5,6 +5,8 @@ import { resolveCgroupParent } from "./translate-cgroup.ts";
 import { cleanAbsolutePath, invalid, quoted } from "./translate-check.ts";
 import { hostsFile, resolvConf, resolveHostname } from "./translate-files.ts";
 import { resolvePodNamespaces } from "./translate-namespaces.ts";
+import { checkPodResources } from "./translate-resources.ts";
+import { checkSandboxSecurity } from "./translate-sandbox-security.ts";
 import { resolveSysctls } from "./translate-sysctls.ts";
 import type { PodTranslation, SandboxInput } from "./translation.ts";
 
@@ -24,7 +26,9 @@ function portMapping(mapping: PortMapping): PodPortMapping {
   return { protocol, containerPort, hostPort, hostIp };
 }
 
-function networkRequest(input: SandboxInput, cgroupParent: string): PodNetworkRequest {
+type PortMappings = PodNetworkRequest["portMappings"];
+
+function networkRequest(input: SandboxInput, cgroupParent: string, ports: PortMappings): PodNetworkRequest {
   const { config } = input;
   const { name = "", namespace = "", uid = "" } = config.metadata ?? {};
   const { servers, searches, options } = config.dnsConfig ?? { servers: [], searches: [], options: [] };
@@ -36,7 +40,7 @@ function networkRequest(input: SandboxInput, cgroupParent: string): PodNetworkRe
     netnsPath: input.netnsPath,
     cgroupParent,
     // A host port of 0 asks for nothing on the node.
-    portMappings: config.portMappings.filter((mapping) => mapping.hostPort !== 0).map(portMapping),
+    portMappings: ports.filter(({ hostPort }) => hostPort !== 0),
     dns: config.dnsConfig === undefined ? null : { servers, searches, options },
     annotations: config.annotations,
   };
@@ -51,6 +55,10 @@ export function translateSandbox(input: SandboxInput): PodTranslation {
   const { config } = input;
   checkLogDirectory(config);
   const security = config.linux?.securityContext;
+  checkSandboxSecurity(security);
+  checkPodResources("overhead", config.linux?.overhead);
+  checkPodResources("resources", config.linux?.resources);
+  const ports = config.portMappings.map(portMapping);
   const namespaces = resolvePodNamespaces(security?.namespaceOptions);
   const hostNetwork = namespaces.network === "host";
   const hostname = resolveHostname(config.hostname, hostNetwork, input.nodeHostname, input.id);
@@ -65,7 +73,7 @@ export function translateSandbox(input: SandboxInput): PodTranslation {
       netnsPath: hostNetwork ? null : input.netnsPath,
       shmBytes: input.options.shmBytes,
     },
-    network: hostNetwork ? null : networkRequest(input, cgroupParent),
+    network: hostNetwork ? null : networkRequest(input, cgroupParent, ports),
     sysctls: resolveSysctls(config.linux?.sysctls ?? {}, input.options.defaultSysctls, namespaces),
     cgroupParent,
     ownsCgroupParent,

@@ -34,6 +34,16 @@ function chooseDeprecated(path: string): ProfileChoice {
   throw invalid(`unknown seccomp_profile_path ${quoted(path)}`);
 }
 
+type Asked = Pick<LinuxContainerSecurityContext, "seccomp" | "seccompProfilePath">;
+
+/** The typed profile wins over the deprecated string. */
+export function chooseSeccomp(asked: Asked | undefined): ProfileChoice {
+  const choice =
+    asked?.seccomp === undefined ? chooseDeprecated(asked?.seccompProfilePath ?? "") : chooseTyped("seccomp", asked.seccomp);
+  if (choice.kind === "localhost") cleanAbsolutePath("seccomp localhost_ref", choice.ref);
+  return choice;
+}
+
 async function readLocalhost(
   host: Host,
   ref: string,
@@ -57,10 +67,7 @@ export async function resolveSeccomp(
   capabilities: readonly string[],
   node: TranslationNode,
 ): Promise<OciSeccomp | undefined> {
-  const choice =
-    context?.seccomp === undefined
-      ? chooseDeprecated(context?.seccompProfilePath ?? "")
-      : chooseTyped("seccomp", context.seccomp);
+  const choice = chooseSeccomp(context);
   if (context?.privileged === true || choice.kind === "unconfined") return undefined;
   if (!node.facts.seccomp)
     throw invalid("the kernel has no seccomp: only the Unconfined seccomp profile is possible on this node");

@@ -75,13 +75,22 @@ function findGroup(groups: readonly GroupEntry[], group: Principal): number {
   return entry.gid;
 }
 
-export async function resolveUser(asked: Asked, imageUser: string, rootfs: Pick<Rootfs, "readFile">): Promise<ResolvedUser> {
-  const { user, group } = askedPrincipals(asked, imageUser);
-  const policy = asked.supplementalGroupsPolicy;
+/** What of it can be wrong without an image: for a sandbox, which has no process of its own. */
+export function checkAskedUser(asked: Asked): void {
+  askedPrincipals(asked, "");
+  checkedGroups(asked);
+}
+
+function checkedGroups({ supplementalGroupsPolicy: policy, supplementalGroups }: Asked): number[] {
   if (policy !== SupplementalGroupsPolicy.Merge && policy !== SupplementalGroupsPolicy.Strict) {
     throw invalid(`unknown supplemental_groups_policy ${String(policy)}`);
   }
-  const supplemental = asked.supplementalGroups.map((id) => checkedId("supplemental group", id));
+  return supplementalGroups.map((id) => checkedId("supplemental group", id));
+}
+
+export async function resolveUser(asked: Asked, imageUser: string, rootfs: Pick<Rootfs, "readFile">): Promise<ResolvedUser> {
+  const { user, group } = askedPrincipals(asked, imageUser);
+  const supplemental = checkedGroups(asked);
 
   const passwd = parsePasswd(await rootfs.readFile("/etc/passwd", longestDatabaseBytes));
   const groups = parseGroup(await rootfs.readFile("/etc/group", longestDatabaseBytes));
@@ -89,7 +98,7 @@ export async function resolveUser(asked: Asked, imageUser: string, rootfs: Pick<
   const uid = "id" in user ? user.id : (entry?.uid ?? 0);
   const gid = group === undefined ? (entry?.gid ?? 0) : findGroup(groups, group);
   const ofImage =
-    policy === SupplementalGroupsPolicy.Strict || entry === undefined
+    asked.supplementalGroupsPolicy === SupplementalGroupsPolicy.Strict || entry === undefined
       ? []
       : groups.filter((candidate) => candidate.members.includes(entry.name)).map((candidate) => candidate.gid);
   return { uid, gid, groups: [...new Set([gid, ...ofImage, ...supplemental])].sort((a, b) => a - b) };

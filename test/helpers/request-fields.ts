@@ -68,6 +68,21 @@ const device = (patch: Patch, text: RegExp): Wrong =>
   container({ devices: [{ container_path: "/dev/x", host_path: "/dev/null", permissions: "rw", ...patch }] }, text);
 const port = (patch: Patch, text: RegExp): Wrong =>
   onPodNetwork({ port_mappings: [{ protocol: "TCP", container_port: 80, host_port: 8080, host_ip: "", ...patch }] }, text);
+/** Limits of the pod: the sum of its containers', and what the sandbox itself costs. */
+const podLimits = (field: "overhead" | "resources"): Wrong[] => {
+  const bad = { [field]: { cpu_period: "10" } };
+  return [
+    sandboxLinux(bad, new RegExp(`${field} of the sandbox: cpu_period 10 is outside`)),
+    sandboxLinux({ [field]: { memory_limit_in_bytes: "-1" } }, new RegExp(`${field} of the sandbox: memory_limit_in_bytes -1`)),
+  ];
+};
+const podUpdate = (field: "overhead" | "resources"): Wrong[] => [
+  wrong(
+    "UpdatePodSandboxResources",
+    ({ podId }) => ({ pod_sandbox_id: podId, [field]: { cpu_quota: "-2" } }),
+    new RegExp(`${field} of the sandbox: cpu_quota -2 is neither`),
+  ),
+];
 const userNamespace = (userns_options: Patch, text: RegExp): Wrong =>
   podSecurity({ namespace_options: { network: "POD", userns_options } }, text);
 const mapping = (patch: Patch, text: RegExp): Wrong => {
@@ -97,9 +112,6 @@ const flag = "either value of a flag is good";
 const filter = "a filter that fits nothing finds nothing";
 const windows = "Caisson is not for Windows: a client for Linux leaves it unset";
 const message = "its own fields are what can be wrong";
-/** The pause container is none here. */
-const noProcess = "a sandbox has no process of its own: the value is not used";
-const podLevel = "the pod's cgroup is the client's own: the sum is only told to plugins";
 const count = "any number is a count of attempts";
 
 export const requestFields: Readonly<Record<string, string | readonly Wrong[]>> = {
@@ -148,6 +160,7 @@ export const requestFields: Readonly<Record<string, string | readonly Wrong[]>> 
   "PortMapping.host_port": [
     port({ host_port: -1 }, /host_port -1 is outside of 0 to 65535/),
     port({ host_port: 70_000 }, /host_port 70000 is outside/),
+    sandbox({ port_mappings: [{ container_port: 80, host_port: 70_000 }] }, /host_port 70000 is outside/),
   ],
   "PortMapping.host_ip": [
     port({ host_ip: "example.test" }, /host_ip "example.test" is not an address/),
@@ -165,22 +178,37 @@ export const requestFields: Readonly<Record<string, string | readonly Wrong[]>> 
     sandboxLinux({ sysctls: { "kernel.shmmax": "1\nkernel.core_pattern=x" } }, /value .* of sysctl "kernel\.shmmax"/),
     sandboxLinux({ sysctls: { "../../etc/passwd": "1" } }, /sysctl/),
   ],
-  "LinuxPodSandboxConfig.overhead": podLevel,
-  "LinuxPodSandboxConfig.resources": podLevel,
+  "LinuxPodSandboxConfig.overhead": podLimits("overhead"),
+  "LinuxPodSandboxConfig.resources": podLimits("resources"),
   "LinuxSandboxSecurityContext.namespace_options": message,
-  "LinuxSandboxSecurityContext.selinux_options": message,
-  "LinuxSandboxSecurityContext.run_as_user": noProcess,
-  "LinuxSandboxSecurityContext.run_as_group": noProcess,
+  "LinuxSandboxSecurityContext.selinux_options": [podSecurity({ selinux_options: { level: "top" } }, /SELinux level "top"/)],
+  "LinuxSandboxSecurityContext.run_as_user": [podSecurity({ run_as_user: { value: "-1" } }, /run_as_user -1 is outside/)],
+  "LinuxSandboxSecurityContext.run_as_group": [
+    podSecurity({ run_as_group: { value: "5" } }, /run_as_group of the sandbox is set without run_as_user/),
+    podSecurity({ run_as_user: { value: "1" }, run_as_group: { value: "-5" } }, /run_as_group -5 is outside/),
+  ],
   "LinuxSandboxSecurityContext.readonly_rootfs": flag,
-  "LinuxSandboxSecurityContext.supplemental_groups": noProcess,
-  "LinuxSandboxSecurityContext.supplemental_groups_policy": noProcess,
+  "LinuxSandboxSecurityContext.supplemental_groups": [
+    podSecurity({ supplemental_groups: ["-7"] }, /supplemental group -7 is outside/),
+  ],
+  "LinuxSandboxSecurityContext.supplemental_groups_policy": [
+    podSecurity({ supplemental_groups_policy: 99 }, /unknown supplemental_groups_policy 99/),
+  ],
   "LinuxSandboxSecurityContext.privileged": flag,
-  "LinuxSandboxSecurityContext.seccomp": noProcess,
-  "LinuxSandboxSecurityContext.apparmor": noProcess,
-  "LinuxSandboxSecurityContext.seccomp_profile_path": noProcess,
+  "LinuxSandboxSecurityContext.seccomp": [
+    podSecurity({ seccomp: { profile_type: 99 } }, /unknown seccomp profile type 99/),
+    podSecurity({ seccomp: { profile_type: "Localhost", localhost_ref: "x.json" } }, /"x\.json" is not an absolute path/),
+  ],
+  "LinuxSandboxSecurityContext.apparmor": [
+    podSecurity({ apparmor: { profile_type: "Localhost", localhost_ref: "" } }, /apparmor profile .* needs a localhost_ref/),
+  ],
+  "LinuxSandboxSecurityContext.seccomp_profile_path": [
+    podSecurity({ seccomp: null, seccomp_profile_path: "nonsense" }, /unknown seccomp_profile_path "nonsense"/),
+  ],
   "NamespaceOption.network": [
     podSecurity({ namespace_options: { network: "TARGET" } }, /network namespace mode TARGET is not supported/),
     podSecurity({ namespace_options: { network: 99 } }, /network namespace mode 99/),
+    security({ namespace_options: { network: 99 } }, /network namespace mode 99/),
   ],
   "NamespaceOption.pid": [
     podSecurity({ namespace_options: { network: "NODE", pid: "TARGET" } }, /pid namespace mode TARGET/),
@@ -579,8 +607,8 @@ export const requestFields: Readonly<Record<string, string | readonly Wrong[]>> 
   "RestorePodRequest.container_configs":
     "its own fields are what can be wrong; what does not fit the checkpoint has tests with it",
   "UpdatePodSandboxResourcesRequest.pod_sandbox_id": id("UpdatePodSandboxResources", "pod_sandbox_id"),
-  "UpdatePodSandboxResourcesRequest.overhead": podLevel,
-  "UpdatePodSandboxResourcesRequest.resources": podLevel,
+  "UpdatePodSandboxResourcesRequest.overhead": podUpdate("overhead"),
+  "UpdatePodSandboxResourcesRequest.resources": podUpdate("resources"),
   "ListImagesRequest.filter": filter,
   "ImageFilter.image": filter,
   "StreamImagesRequest.filter": filter,
