@@ -118,7 +118,7 @@ const run = (command: string, ...args: string[]): Set<string> => {
         // Tables and built-in chains appear when they are first listed; rules and chains of somebody's own are what counts.
         .filter((line) => line !== "" && !/^(#|\*|COMMIT|:[A-Z]+ |table |\tchain [A-Z]+ |\t\ttype |\t?\})/.test(line))
         // The portmap plugin makes these chains once, with its first host port, and never removes them.
-        .filter((line) => !line.includes("CNI-HOSTPORT-") && !/0x2000(?:\/0x2000)?|"CNI portfwd/.test(line))
+        .filter((line) => !line.includes("CNI-HOSTPORT-") && !/0x0*2000\b|"CNI portfwd/.test(line))
         .map((line) => line.replace(/\[\d+:\d+\]/, "").replace(/counter packets \d+ bytes \d+/, "counter")),
     );
   } catch {
@@ -141,7 +141,8 @@ function descriptors(pid: number): Set<string> {
 export function takeInventory(options: InventoryOptions = {}): Inventory {
   const mounts = text("/proc/self/mountinfo")
     .split("\n")
-    .filter((line) => line !== "");
+    // `ip netns add` makes the directory a shared mount, once.
+    .filter((line) => line !== "" && !line.includes(" /run/netns /run/netns "));
   const inventory = new Map<string, ReadonlySet<string>>([
     ["mounts", new Set(mounts.map((line) => line.split(" ").slice(2, 5).join(" ")))],
     ["pinned network namespaces", new Set(names("/run/netns"))],

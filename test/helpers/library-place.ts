@@ -20,6 +20,7 @@ import { allowedDevices, type Config, Container, Process, type ProcessSpec } fro
 const applets =
   "sh echo id ls cat sleep true false ip mount mkdir stat ps hostname env kill touch dd head tail grep tty stty test mknod rm ln readlink sysctl wc date";
 const alone = process.env.CAISSON_SHARED_MACHINE === undefined;
+const helpersCgroups = (): string[] => globSync("/sys/fs/cgroup/{,*/}caisson-library");
 const hardened = ["noexec", "nosuid", "nodev"];
 
 export class LibraryPlace implements AsyncDisposable {
@@ -29,6 +30,8 @@ export class LibraryPlace implements AsyncDisposable {
   /** All cgroups of this place lie below it. */
   readonly cgroup: string;
   readonly #ids: string[] = [];
+  /** Somebody else's containers, or what a run that was killed has left: not ours to judge. */
+  readonly #before = new Set(helpersCgroups());
 
   constructor() {
     this.top = mkdtempSync(join(tmpdir(), "caisson-library-"));
@@ -86,7 +89,7 @@ export class LibraryPlace implements AsyncDisposable {
       ...lines.filter((line) => line.includes(this.top)),
       ...this.cgroups(),
       // Of all containers of the machine.
-      ...(alone ? globSync("/sys/fs/cgroup/{,*/}caisson-library") : []),
+      ...(alone ? helpersCgroups().filter((path) => !this.#before.has(path)) : []),
       ...(existsSync(this.stateDir) ? globSync(`${this.stateDir}/*`) : []),
     ];
   }
