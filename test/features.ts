@@ -136,6 +136,12 @@ export const sections: readonly Section[] = [
       { tag: "tmpfs", what: "tmpfs" },
       { tag: "tmpcopyup", what: "tmpfs that begins with a copy of what it covers" },
       { tag: "overlay", what: "Overlay of several layers" },
+      { tag: "overlay-root", what: "Root of any number of layers, with an upper one or read-only" },
+      {
+        tag: "idmap-root",
+        what: "Id-mapped root of a user namespace, of one directory or of layers",
+        no: { rootless: "the kernel maps mounts for who is root of the file system; refused by name" },
+      },
       { tag: "cgroup-mount", what: "A cgroup mount that shows the container's own part" },
       { tag: "mqueue", what: "mqueue, devpts (newinstance), shm, sysfs" },
       { tag: "symlinked-targets", what: "Symlinks in mount targets, resolved inside the root" },

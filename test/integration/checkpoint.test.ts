@@ -76,6 +76,28 @@ const criuOf = (container: Container): number => {
 };
 
 describe("a checkpoint #checkpoint", () => {
+  it("of a container whose root is made of layers goes on in the same layers #overlay-root", async () => {
+    const top = join(place.top, "layered");
+    const [layer, upper, work] = [join(top, "layer"), join(top, "upper"), join(top, "work")];
+    mkdirSync(layer, { recursive: true });
+    writeFileSync(join(layer, "lower"), "lower");
+    const changes: Partial<Config> = { overlay: { layers: [layer], upper, work } };
+    const first = await place.create(changes);
+    await first.run(shell(`exec 7>> /written; cat /lower >&7; ${counting}`));
+    await until(() => existsSync(`/proc/${pidOf(first)}/root/dev/shm/count`) && count(first) > 2);
+    const mounts = mountsOf(first);
+    const imagesDirectory = newImages();
+    await first.checkpoint({ imagesDirectory });
+    await first.destroy();
+    const second = await restored(imagesDirectory, changes);
+    await goesOn(second);
+    expect(linkOf(second, 7)).toBe("/written");
+    expect(await output(second, "cat /written; echo more >> /written")).toBe("lower");
+    expect(mountsOf(second)).toEqual(mounts);
+    await end(second);
+    expect(readFileSync(join(upper, "written"), "utf8")).toBe("lowermore\n");
+  });
+
   it("lets the container go on, and another one goes on from there, is entered, counted and saved again", async () => {
     const first = await place.create();
     const process = shell(counting, { stdout: "pipe" });

@@ -1,8 +1,10 @@
 /** Images as volumes, and what mounts may be restricted by. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, globSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { Container, Process } from "../../src/core/library/public.ts";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
 import { CriNode } from "../helpers/cri-node.ts";
 import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
@@ -247,4 +249,40 @@ it("makes a mount read-only down to the last submount only where that was asked 
   } finally {
     execFileSync("umount", ["--lazy", join(volume, "below")]);
   }
+});
+
+it("layers of a removed image stay as long as a library's container has them for its root, whether it runs or not #overlay-root #service", async () => {
+  const only = { name: "etc/only-here", content: "layered" };
+  const image = await node.addImage("test/library-root", { layers: [{ content: [only] }] });
+  const layers = globSync(join(node.daemon.root, "layers/*/fs"));
+  const layer = layers.find((path) => existsSync(join(path, only.name))) ?? "";
+  const base = layers.find((path) => existsSync(join(path, "bin/busybox"))) ?? "";
+  const collect = async () => {
+    const other = await node.addImage("test/passing", { layers: [{ content: [{ name: "etc/passing", content: "x" }] }] });
+    await node.client.image("RemoveImage", { image: { image: other } });
+  };
+  const container = await Container.create(join(node.daemon.state, "library"), "rooted-in-an-image", {
+    rootfs: base,
+    overlay: { layers: [layer], upper: join(area, "rooted-upper"), work: join(area, "rooted-work") },
+    namespaces: [{ type: "mnt" }, { type: "pid" }],
+    cgroups: { path: `${node.cgroupParent}/rooted-in-an-image` },
+  });
+  await node.client.image("RemoveImage", { image: { image } });
+  expect((await node.client.image("ListImages", {})).images.map(({ id }: Message) => id)).not.toContain(image);
+  await node.daemon.stop();
+  await node.daemon.launch();
+  await collect();
+  expect(existsSync(join(layer, only.name))).toBe(true);
+  const process = new Process({ args: ["/bin/sh", "-c", "cat /etc/only-here; cat"], stdin: "pipe", stdout: "pipe" });
+  await container.run(process);
+  await collect();
+  process.stdin?.end(" and read");
+  const { stdout } = process;
+  expect(stdout === undefined ? "" : await text(stdout)).toBe("layered and read");
+  await process.wait();
+  await collect();
+  expect(existsSync(layer)).toBe(true);
+  await container.destroy();
+  await collect();
+  expect(existsSync(layer)).toBe(false);
 });

@@ -1,5 +1,6 @@
 /** Containers of a user who is not root: the library by a process of that user, and the command. */
-import { chownSync, existsSync, globSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { chownSync, existsSync, globSync, mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Config, ProcessSpec } from "../../src/core/library/public.ts";
@@ -82,6 +83,31 @@ describe("with its own id alone", () => {
     expect([link, name, kind]).toEqual([expect.stringContaining("lo:"), "library", "character special file"]);
     expect(written("exec").split("\n")).toEqual(["0", "deny"]);
     expect(globSync(`${user.stateDir}/*`)).toEqual([]);
+  });
+
+  it("has a root of layers, which stay what they are #overlay-root", async () => {
+    const layers = ["one", "two"].map((name) => join(user.stateDir, "layers", name));
+    for (const layer of layers) mkdirSync(join(layer, "etc"), { recursive: true });
+    for (const [at, layer] of layers.entries()) writeFileSync(join(layer, "etc/layer"), `layer ${at}`);
+    const [upper, work] = [join(user.stateDir, "upper"), join(user.stateDir, "work")];
+    execFileSync("chown", ["-R", `${user.uid}:${user.uid}`, join(user.stateDir, "layers")]);
+    const script = "cat /etc/layer; rm /etc/passwd; ls /etc; echo changed > /etc/layer; stat -c %u /etc/layer";
+    const lines = await user.act(
+      task(
+        "layered",
+        { overlay: { layers, upper, work } },
+        { do: "run", process: sh(`(${script}) > /tmp/layered`) },
+        { do: "wait" },
+        { do: "destroy" },
+      ),
+    );
+    expect(failure(lines)).toBeUndefined();
+    const seen = readFileSync(join(upper, "tmp/layered"), "utf8");
+    expect(seen).toBe("layer 0group\nlayer\n0\n");
+    expect(statSync(join(upper, "etc/layer")).uid).toBe(user.uid);
+    expect(existsSync(join(place.rootfs, "etc/passwd"))).toBe(true);
+    expect(readFileSync(join(layers[0] ?? "", "etc/layer"), "utf8")).toBe("layer 0");
+    expect(failure(await user.act(task("mapped", { idmapRoot: true })))).toContain("idmapRoot can be had by root only");
   });
 
   it("is told what nobody has handed over to it #rootless", async () => {

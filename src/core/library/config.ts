@@ -74,6 +74,16 @@ export interface CgroupConfig {
   readonly resources?: Resources;
 }
 
+/** The root as an overlay with `rootfs` as its lowest layer. The layers stay what they are: changes go to `upper`. */
+export interface RootOverlay {
+  /** Layers above `rootfs`, the topmost first: existing directories, absolute, no symlinks. */
+  readonly layers?: readonly string[];
+  /** What the container changes; where it is missing it is made, with owner and mode of the topmost layer. Absent: the root is read-only. */
+  readonly upper?: string;
+  /** For the kernel's own use, on the file system of `upper`; goes with it. Both stay when the container is destroyed. */
+  readonly work?: string;
+}
+
 export interface TimeOffset {
   readonly secs: number;
   readonly nanosecs?: number;
@@ -82,6 +92,12 @@ export interface TimeOffset {
 export interface Config {
   /** Existing directory, absolute, no symlink. */
   readonly rootfs: string;
+  readonly overlay?: RootOverlay;
+  /**
+   * Files of the root belong to the container as ids 0 and up, whatever its user namespace maps them to: the host's root owns what the
+   * container's root sees as its own. Of an overlay the layers are mapped, and what lies in `upper` belongs to mapped ids.
+   */
+  readonly idmapRoot?: boolean;
   readonly readonlyfs?: boolean;
   /** "slave" when absent. */
   readonly rootPropagation?: string;

@@ -14,7 +14,7 @@ import { type CheckpointOptions, type RestoreOptions, timeoutOf } from "../criu/
 import { HostRootfs } from "../host-rootfs.ts";
 import type { OciProcess } from "../oci.ts";
 import { findResctrl, leaveResctrl } from "../resctrl.ts";
-import type { AttachedStreams, AttachRequest } from "../runtime.ts";
+import type { AttachedStreams, AttachRequest, Rootfs } from "../runtime.ts";
 import { checkConfig } from "./check-config.ts";
 import type { Config } from "./config.ts";
 import { bootId, ContainerAccess } from "./container-access.ts";
@@ -403,7 +403,7 @@ export class Container {
       cgroup,
       madeParents,
       spec: process.spec,
-      process: await this.#describe(config, process, rootOf(config)),
+      describe: async (root) => await this.#describe(config, process, root),
       signal: AbortSignal.timeout(startDeadlineMs),
     });
     const { pid, startTicks } = started.identity;
@@ -434,6 +434,7 @@ export class Container {
     const init = this.#access.init(state);
     if (status !== "running" || init === undefined) throw notRunning();
     const shape = state.caisson.shape ?? shapeOf(state.config);
+    await using root = new HostRootfs(openSync(`/proc/${init.pid}/root`, openFlag.path | openFlag.directory));
     const running = await startExec({
       machine: this.#access.machine,
       id: this.id,
@@ -443,15 +444,14 @@ export class Container {
       init,
       shim: await this.#access.needShim(state),
       spec: process.spec,
-      process: await this.#describe(state.config, process, `/proc/${init.pid}/root`),
+      process: await this.#describe(state.config, process, root),
       signal: AbortSignal.timeout(startDeadlineMs),
     });
     process.started(running);
   }
 
-  async #describe(config: Config, process: Process, root: string): Promise<OciProcess> {
-    await using rootfs = new HostRootfs(openSync(root, openFlag.path | openFlag.directory));
-    const user = await resolveUser(process.spec.user, rootfs);
+  async #describe(config: Config, process: Process, root: Rootfs): Promise<OciProcess> {
+    const user = await resolveUser(process.spec.user, root);
     const { caller } = this.#access.machine;
     if (caller !== undefined) refuseUnmappedUser(config, user, caller);
     const described = translateProcess(config, process.spec, user);
@@ -516,10 +516,6 @@ function stateOrUndefined(directory: string): SavedState | undefined {
 function withoutResources({ cgroups, ...config }: Config): object {
   const { resources: _, ...place } = cgroups ?? {};
   return { ...config, cgroups: place };
-}
-
-function rootOf(config: Config): string {
-  return config.rootfs;
 }
 
 /** libcontainer's names of the types. */

@@ -10,3 +10,4 @@ export const notRunning = () => new RuntimeError("failed_precondition", "contain
 export const notPaused = () => new RuntimeError("failed_precondition", "container not paused");
 export const noCgroup = () => new RuntimeError("failed_precondition", "cgroup not exist");
 export const invalidProcess = () => new RuntimeError("failed_precondition", "invalid process");
+export const invalidConfig = (message: string) => new RuntimeError("invalid_argument", `invalid configuration: ${message}`);

@@ -51,10 +51,10 @@ export async function explainInit(stateDir: string, id: string, config: Config, 
       cgroup: cgroupOf(machine, id, config),
       madeParents: [],
       spec,
-      process: { oomScoreAdj: machine.ownOomScoreAdj, ...described },
+      describe: async () => ({ oomScoreAdj: machine.ownOomScoreAdj, ...described }),
       signal: AbortSignal.timeout(60_000),
     };
-    const gathered = await gatherInit(input, { shape, joined, stdio, idmaps });
+    const gathered = await gatherInit(input, { shape, joined, stdio, root: { fd: 0 }, process: await input.describe(), idmaps });
     return planInit({ ...gathered.input, attachPath: join(stateDir, id, "rootfs") });
   } finally {
     rmSync(directory, { recursive: true, force: true });

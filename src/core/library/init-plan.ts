@@ -7,16 +7,16 @@ import type { DeviceNode } from "../device/default-devices.ts";
 import { type HookState, hasCreationHooks, planHooks } from "../hooks.ts";
 import type { OciMount, OciSpec } from "../oci.ts";
 import type { Op, Plan } from "../plan.ts";
-import { noSlot, nsKind, openTreeFlag, podPin } from "../plan-schema.ts";
+import { nsKind, podPin } from "../plan-schema.ts";
 import { PlanSlots } from "../plan-slots.ts";
 import { planAttributes, planLabels } from "../process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "../process/process-plan.ts";
 import { rdtBarrier } from "../resctrl.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
-import { propagation } from "../rootfs/mount-flags.ts";
 import { labelledMounts } from "../rootfs/mount-label.ts";
 import { planRootfs } from "../rootfs/rootfs-plan.ts";
 import type { NamespaceType } from "./config.ts";
+import { planTree } from "./root-plan.ts";
 import type { Shape } from "./shape.ts";
 
 /** Number of the barrier at which the clock offsets of a new time namespace are written. */
@@ -65,6 +65,8 @@ export interface InitPlanInput {
   /** An ordinary user's, who has power over mounts and namespaces inside its user namespace alone. */
   readonly rootless?: boolean;
   readonly hookState: HookState;
+  /** Slot of the root as a detached mount; absent: `oci.root.path` is the root. */
+  readonly rootSlot?: number | undefined;
   readonly idmapSlot: (mount: OciMount) => number | undefined;
   /** Descriptors that come with the request, the shim's own three included. */
   readonly receivedSlots: number;
@@ -172,7 +174,7 @@ const noRoot: PlannedRoot = { outer: [], inner: [], pivot: [], seal: [] };
 /** The root with everything in it, as of a start. */
 export function planRoot(input: InitPlanInput, slots: PlanSlots): PlannedRoot {
   const { oci } = input;
-  const rootSlot = slots.take();
+  const rootSlot = input.rootSlot ?? slots.take();
   const planned = planRootfs({
     mounts: labelledMounts(oci),
     inUserNamespace: input.shape.user !== "shared",
@@ -192,29 +194,13 @@ export function planRoot(input: InitPlanInput, slots: PlanSlots): PlannedRoot {
     readonlyPaths: oci.linux.readonlyPaths ?? [],
     cwd: oci.process.cwd,
   });
-  return { ...planned, outer: [...openRoot(oci, rootSlot), ...planned.outer] };
-}
-
-/** A clone stays a peer of its source: without this the host would see every mount that is made in the root. */
-function openRoot(oci: OciSpec, slot: number): readonly Op[] {
-  const isPrivate = /^r?private$/.test(oci.linux.rootfsPropagation ?? "");
-  return [
-    {
-      op: "open-tree",
-      out: slot,
-      path: oci.root.path,
-      flags: openTreeFlag.clone | openTreeFlag.recursive | openTreeFlag.noFollow,
-    },
-    {
-      op: "mount-attr",
-      slot,
-      set: 0,
-      clear: 0,
-      propagation: isPrivate ? propagation.private : propagation.slave,
-      recursive: 1,
-      userns: noSlot,
-    },
-  ];
+  return {
+    ...planned,
+    outer: [
+      ...(input.rootSlot === undefined ? planTree(oci.root.path, oci.linux.rootfsPropagation, rootSlot) : []),
+      ...planned.outer,
+    ],
+  };
 }
 
 /** What only the host's root can do for a process that is about to lose that power. */

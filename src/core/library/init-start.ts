@@ -18,7 +18,7 @@ import { findSecurityModules, withLabels } from "../process/security-modules.ts"
 import { enterResctrl, findResctrl, leaveResctrl, makeResctrl, rdtBarrier } from "../resctrl.ts";
 import type { CgroupMountSource } from "../rootfs/cgroup-mount.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
-import type { ProcessIdentity } from "../runtime.ts";
+import type { ProcessIdentity, Rootfs } from "../runtime.ts";
 import { createFlag } from "../shim/messages.ts";
 import type { PrepareRequest } from "../shim/requests.ts";
 import type { Shim } from "../shim/shim.ts";
@@ -26,6 +26,7 @@ import type { ShimLink } from "../shim-link.ts";
 import type { Config, TimeOffset } from "./config.ts";
 import { sendConsole } from "./console-socket.ts";
 import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
+import { isMadeAhead, openRoot } from "./container-root.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
 import { hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrier } from "./init-plan.ts";
 import type { Machine } from "./machine.ts";
@@ -51,7 +52,8 @@ export interface InitStart {
   readonly cgroup: ContainerCgroup;
   readonly madeParents: readonly string[];
   readonly spec: ProcessSpec;
-  readonly process: OciProcess;
+  /** The process, once the root can be looked into. */
+  readonly describe: (root: Rootfs) => Promise<OciProcess>;
   readonly signal: AbortSignal;
 }
 
@@ -78,8 +80,9 @@ export async function startInit(input: InitStart): Promise<StartedInit> {
   const shim = await link.shim();
   using joined = JoinedNamespaces.open(config, shape);
   await pinUserNamespace(shim, input, joined.fds.get("user"), shape);
+  await using root = await openRoot(shim, { config, rootless: machine.caller !== undefined, signal });
   using stdio = new PreparedStdio(input.spec, firstSlot, hasNullDevice(config));
-  const forked = await forkInit(input, shim, { shape, joined, stdio });
+  const forked = await forkInit(input, shim, { shape, joined, stdio, root, process: await input.describe(root) });
   const { consoleSocket } = input.spec;
   if (consoleSocket !== undefined) sendConsole(consoleSocket, forked.consoleFd);
   const consoleFd = consoleSocket === undefined ? forked.consoleFd : undefined;
@@ -126,6 +129,8 @@ export interface Held {
   readonly shape: Shape;
   readonly joined: JoinedNamespaces;
   readonly stdio: PreparedStdio;
+  readonly root: Pick<Rootfs, "fd">;
+  readonly process: OciProcess;
 }
 
 export interface GatheredInit {
@@ -139,15 +144,16 @@ export interface GatheredInit {
 /** All that a plan of the first process says of the machine. */
 export async function gatherInit(
   input: InitStart,
-  { shape, joined, stdio, idmaps }: Held & { readonly idmaps: IdmapNamespaces },
+  { shape, joined, stdio, root, process, idmaps }: Held & { readonly idmaps: IdmapNamespaces },
 ): Promise<GatheredInit> {
   const { machine, config, cgroup } = input;
-  const oci = withLabels(translateConfig(config, input.process), findSecurityModules());
+  const oci = withLabels(translateConfig(config, process), findSecurityModules());
   const inUserNamespace = shape.user !== "shared";
   const fds = [...stdio.fds];
   const slots = new Map(
     [...joined.fds].filter(([type]) => type !== "user").map(([type, fd]) => [type, firstSlot + fds.push(fd) - 1] as const),
   );
+  const rootSlot = !isMadeAhead(config) ? undefined : firstSlot + fds.push(root.fd) - 1;
   const idmapSlot = await idmaps.prepare(oci.mounts, firstSlot + fds.length);
   fds.push(...idmaps.fds);
   const use = cgroup.cgroups.use(cgroup.path);
@@ -178,6 +184,7 @@ export async function gatherInit(
       rootless: machine.caller !== undefined,
       timeOffsets: offsets !== "",
       hookState,
+      rootSlot,
       idmapSlot,
       receivedSlots: firstSlot + fds.length,
     },

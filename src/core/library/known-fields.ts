@@ -1,6 +1,6 @@
 /** The fields of configs and processes. One that is not here would be ignored, which is worse than an error: it is refused. */
 import { RuntimeError } from "../../lib/errors.ts";
-import type { CgroupConfig, Config, Device, Mount, Namespace, Resources } from "./config.ts";
+import type { CgroupConfig, Config, Device, Mount, Namespace, Resources, RootOverlay } from "./config.ts";
 import type { ProcessSpec } from "./process-spec.ts";
 
 /** Complete by its type: a field that is added must be added here. */
@@ -8,6 +8,8 @@ type Fields<T> = { readonly [K in keyof Required<T>]: true };
 
 const config: Fields<Config> = {
   rootfs: true,
+  overlay: true,
+  idmapRoot: true,
   readonlyfs: true,
   rootPropagation: true,
   mounts: true,
@@ -44,6 +46,7 @@ const config: Fields<Config> = {
   hooks: true,
   labels: true,
 };
+const overlay: Fields<RootOverlay> = { layers: true, upper: true, work: true };
 const cgroups: Fields<CgroupConfig> = { name: true, parent: true, path: true, resources: true };
 const resources: Fields<Resources> = {
   devices: true,
@@ -127,6 +130,7 @@ const process: Fields<ProcessSpec> = {
 /** @throws RuntimeError unimplemented that names the field. */
 export function refuseUnknownFields(given: Config): void {
   check("config", given, config);
+  check("config.overlay", given.overlay, overlay);
   check("config.cgroups", given.cgroups, cgroups);
   check("config.cgroups.resources", given.cgroups?.resources, resources);
   check("config.cgroups.resources.memory", given.cgroups?.resources?.memory, memory);

@@ -7,7 +7,17 @@ export type { CgroupsMode, CheckpointOptions, CommonOptions, RestoreOptions } fr
 export type { OciCapabilities, OciIdMapping, OciRlimit, OciSeccomp } from "../oci.ts";
 export type { AttachedStreams, AttachRequest, CgroupMetrics, InterfaceCounters } from "../runtime.ts";
 export type { CgroupDetail } from "./cgroup-detail.ts";
-export type { CgroupConfig, Config, Device, Mount, Namespace, NamespaceType, Resources, TimeOffset } from "./config.ts";
+export type {
+  CgroupConfig,
+  Config,
+  Device,
+  Mount,
+  Namespace,
+  NamespaceType,
+  Resources,
+  RootOverlay,
+  TimeOffset,
+} from "./config.ts";
 export { allowedDevices } from "./config.ts";
 export type { Console } from "./console.ts";
 export type { OomEvent } from "./container.ts";

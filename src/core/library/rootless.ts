@@ -34,6 +34,7 @@ export function refuseBeyondUser(config: Config, caller: Caller): void {
     netDevices: Object.keys(config.netDevices ?? {}).length > 0,
     intelRdt: config.intelRdt !== undefined,
     timeOffsets: config.timeOffsets !== undefined,
+    idmapRoot: config.idmapRoot === true,
     "id-mapped mounts": (config.mounts ?? []).some(isIdMapped),
   };
   const found = Object.entries(only).find(([, asked]) => asked)?.[0];

@@ -1,5 +1,5 @@
 /** Rules that a config must keep before anything is made (libcontainer 3.1). What asks the machine comes in as `facts`. */
-import { isAbsolute, normalize } from "node:path/posix";
+import { isAbsolute } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { checkHooks } from "../hooks.ts";
 import { sysctlPath } from "../namespace/sysctl-path.ts";
@@ -9,8 +9,10 @@ import { checkListener } from "../process/seccomp-listener.ts";
 import { checkIntelRdt } from "../resctrl.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import type { Config, Device, Mount, NamespaceType } from "./config.ts";
+import { invalidConfig as invalid } from "./errors.ts";
 import { refuseUnknownFields } from "./known-fields.ts";
 import { checkSysctl } from "./sysctl-rules.ts";
+import { checkRoot } from "./validate-root.ts";
 
 export interface MachineFacts {
   /** Where the path leads without any symlink, if it is a directory. */
@@ -48,20 +50,9 @@ export function validateConfig(config: Config, facts: MachineFacts): void {
   }
 }
 
-function invalid(message: string): RuntimeError {
-  return new RuntimeError("invalid_argument", `invalid configuration: ${message}`);
-}
-
 /** undefined: shared with the caller. */
 export function namespaceOf(config: Config, type: NamespaceType): { readonly path?: string } | undefined {
   return config.namespaces?.find((namespace) => namespace.type === type);
-}
-
-function checkRoot({ rootfs }: Config, facts: MachineFacts): void {
-  if (!isAbsolute(rootfs)) throw invalid(`rootfs ${JSON.stringify(rootfs)} is not an absolute path`);
-  const real = facts.realDirectory(rootfs);
-  if (real === undefined) throw invalid(`rootfs ${rootfs} is no existing directory`);
-  if (real !== normalize(rootfs).replace(/(?<=.)\/$/, "")) throw invalid(`rootfs ${rootfs} leads through a symlink to ${real}`);
 }
 
 function checkNamespaces(config: Config, facts: MachineFacts): void {
@@ -88,8 +79,11 @@ function checkJoinedMounts(config: Config): void {
   const asked = { mounts, devices, maskPaths, readonlyPaths };
   const found = Object.entries(asked).find(([, list]) => list !== undefined && list.length > 0)?.[0];
   if (found !== undefined) throw invalid(`a joined mount namespace is taken as it is: ${found} must be empty`);
-  if (config.rootfs !== "/" || config.readonlyfs === true || config.rootPropagation !== undefined) {
-    throw invalid('a joined mount namespace brings its own root: rootfs must be "/", without readonlyfs and rootPropagation');
+  const { rootfs, overlay, idmapRoot, readonlyfs, rootPropagation } = config;
+  const own = rootfs !== "/" || overlay !== undefined || idmapRoot === true;
+  if (own || readonlyfs === true || rootPropagation !== undefined) {
+    const only = 'rootfs must be "/", without overlay, idmapRoot, readonlyfs and rootPropagation';
+    throw invalid(`a joined mount namespace brings its own root: ${only}`);
   }
 }
 

@@ -8,6 +8,8 @@ export interface OverlayInput {
   readonly upper: string;
   readonly work: string;
   readonly mountLabel?: string;
+  /** Further options of the file system. */
+  readonly options?: readonly string[];
   /** Slot of the user namespace by which the lower layers are id-mapped, or undefined. */
   readonly userns: number | undefined;
 }
@@ -21,7 +23,7 @@ export function planOverlay(input: OverlayInput): readonly Op[] {
       lowers: input.lowers,
       upper: input.upper,
       work: input.work,
-      options: input.mountLabel ? [`context=${input.mountLabel}`] : [],
+      options: [...(input.mountLabel ? [`context=${input.mountLabel}`] : []), ...(input.options ?? [])],
       attrs: 0,
       // The kernel cannot id-map an overlay as a whole, only its lower layers; the upper one belongs to the mapped root.
       idmap: input.userns ?? noSlot,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Config } from "../../../../src/core/library/config.ts";
+import type { Config, RootOverlay } from "../../../../src/core/library/config.ts";
 import { checkId } from "../../../../src/core/library/container-id.ts";
 import { Process } from "../../../../src/core/library/process.ts";
 import type { ProcessSpec } from "../../../../src/core/library/process-spec.ts";
@@ -10,6 +10,7 @@ const refusal =
   (changes: Partial<Config>, base = config) =>
   () =>
     validateConfig({ ...base, ...changes }, facts);
+const up = { upper: "/up", work: "/w" };
 const without = (type: string) => ({ namespaces: (config.namespaces ?? []).filter((namespace) => namespace.type !== type) });
 
 describe("ids", () => {
@@ -81,6 +82,36 @@ describe("rules of a config", () => {
     expect(refusal(changes)).toThrow(message);
   });
 
+  it.each<[string, Partial<Config>, string]>([
+    ["a relative layer", { overlay: { layers: ["a"], ...up } }, 'overlay layer "a" is not an absolute path'],
+    ["a missing layer", { overlay: { layers: ["/missing"], ...up } }, "overlay layer /missing is no existing directory"],
+    ["a layer behind a symlink", { overlay: { layers: ["/link/a"], ...up } }, "leads through a symlink to /elsewhere/a"],
+    ["a layer twice", { overlay: { layers: ["/a", "/roots/one/"], ...up } }, "layer /roots/one is there twice"],
+    ["an upper layer without its work directory", { overlay: { upper: "/up" } }, "work is missing"],
+    ["a work directory alone", { overlay: { work: "/up" } }, "upper is missing"],
+    ["an overlay of nothing", { overlay: {} }, "no upper one is no overlay"],
+    ["a relative upper layer", { overlay: { upper: "up", work: "/w" } }, 'overlay upper "up" is not an absolute path'],
+    ["a work directory behind a symlink", { overlay: { upper: "/up", work: "/link/w" } }, "symlink to /elsewhere/w"],
+    ["a work directory in the upper layer", { overlay: { upper: "/up", work: "/up/w" } }, "/up and /up/w lie one in the other"],
+    ["an upper layer in the root", { overlay: { upper: "/roots/one/up", work: "/w" } }, "lie one in the other"],
+    ["a layer in the work directory", { overlay: { layers: ["/w/a"], ...up } }, "/w and /w/a lie one in the other"],
+    ["too many layers", { overlay: { layers: Array.from({ length: 500 }, (_, at) => `/l${at}`) } }, "501 layers are more than"],
+    ["a strange field of it", { overlay: { lower: "/a" } as RootOverlay }, "config.overlay.lower is not supported"],
+    ["a mapped root without a user namespace", { idmapRoot: true }, "idmapRoot needs a user namespace"],
+  ])("refuse as root %s", (_, changes, message) => {
+    expect(refusal(changes)).toThrow(message);
+  });
+
+  it("let a root have layers, and be mapped by known mappings", () => {
+    expect(refusal({ overlay: { layers: ["/a", "/b"] } })).not.toThrow();
+    expect(refusal({ overlay: up })).not.toThrow();
+    expect(refusal({ overlay: { upper: "/missing/u", work: "/missing/w" } })).not.toThrow();
+    expect(refusal({ overlay: up, idmapRoot: true }, withUser)).not.toThrow();
+    const { uidMappings: _, ...unmapped } = withUser;
+    const namespaces: Config["namespaces"] = [{ type: "mnt" }, { type: "user", path: "/u" }];
+    expect(refusal({ namespaces, idmapRoot: true }, unmapped)).toThrow("idmapRoot needs uidMappings and gidMappings");
+  });
+
   it("hold no field that nobody would heed", () => {
     const more = (changes: object) => refusal(changes as Partial<Config>);
     expect(more({ strange: 1 })).toThrow("config.strange is not supported");
@@ -106,6 +137,9 @@ describe("rules of a config", () => {
     expect(refusal({ namespaces, rootfs: "/", mounts: [] })).not.toThrow();
     expect(refusal({ namespaces, rootfs: "/" })).toThrow("mounts must be empty");
     expect(refusal({ namespaces, mounts: [] })).toThrow('rootfs must be "/"');
+    expect(refusal({ namespaces, rootfs: "/", mounts: [], overlay: { layers: ["/a"] } })).toThrow("without overlay");
+    const user = [...namespaces, { type: "user" as const }];
+    expect(refusal({ namespaces: user, rootfs: "/", mounts: [], idmapRoot: true }, withUser)).toThrow("idmapRoot");
   });
 
   it("know whose sysctls are whose", () => {
