@@ -5,6 +5,7 @@
       "sources": [
         "native/addon/addon.cc",
         "native/addon/cgroup-device.cc",
+        "native/addon/datagram.cc",
         "native/addon/fallback.cc",
         "native/addon/files.cc",
         "native/addon/memory.cc",

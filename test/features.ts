@@ -63,11 +63,7 @@ export const sections: readonly Section[] = [
       { tag: "console-socket", what: "A terminal handed to a console socket" },
       { tag: "pidfd-socket", what: "A pidfd handed to a socket" },
       { tag: "preserve-fds", what: "Preserved descriptors, LISTEN_FDS" },
-      {
-        tag: "notify-socket",
-        what: "NOTIFY_SOCKET forwarded to the service manager",
-        no: { all: "not built: the command does not pass a container's readiness on" },
-      },
+      { tag: "notify-socket", what: "NOTIFY_SOCKET: a container's readiness goes to the service manager, with its pid" },
       { tag: "environment", what: "Environment, PATH look-up, HOME out of the container's passwd" },
       { tag: "user", what: "User, group, additional groups by number or name" },
       { tag: "capabilities", what: "Bounding, effective, permitted, inheritable capabilities" },

@@ -38,6 +38,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports)
 	put<caisson::fallocate>(exports, "fallocate");
 	put<caisson::syncfs>(exports, "syncfs");
 	put<caisson::sendDatagram>(exports, "sendDatagram");
+	put<caisson::bindDatagram>(exports, "bindDatagram");
 	put<caisson::sendDescriptor>(exports, "sendDescriptor");
 	put<caisson::readFiles>(exports, "readFiles");
 	put<caisson::countDescriptors>(exports, "countDescriptors");

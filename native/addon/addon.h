@@ -37,6 +37,7 @@ void unlock(const Napi::CallbackInfo& info);
 void fallocate(const Napi::CallbackInfo& info);
 Napi::Value syncfs(const Napi::CallbackInfo& info);
 void sendDatagram(const Napi::CallbackInfo& info);
+Napi::Value bindDatagram(const Napi::CallbackInfo& info);
 void sendDescriptor(const Napi::CallbackInfo& info);
 
 Napi::Value readFiles(const Napi::CallbackInfo& info);

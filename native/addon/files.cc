@@ -223,25 +223,4 @@ Napi::Value syncfs(const Napi::CallbackInfo& info)
 	return (new BlockingCall(info.Env(), "syncfs", [own] { return ::syncfs(own->get()); }))->start();
 }
 
-void sendDatagram(const Napi::CallbackInfo& info)
-{
-	const std::string path = toText(info[0], "path must be a string without NUL");
-	const auto data = toBytes(info[1], "data must be a Uint8Array");
-	sockaddr_un address{};
-	address.sun_family = AF_UNIX;
-	/* An abstract name is as long as the address says; a file name wants its NUL. */
-	const bool abstract = path.starts_with("@");
-	if (path.empty() || path.size() + (abstract ? 0 : 1) > sizeof address.sun_path)
-		throw nativeError(info.Env(), ENAMETOOLONG, "connect");
-	memcpy(address.sun_path, path.data(), path.size());
-	if (abstract)
-		address.sun_path[0] = '\0';
-	const socklen_t length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (abstract ? 0 : 1));
-	Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-	if (!socket.valid())
-		throw nativeError(info.Env(), errno, "socket");
-	if (sendto(socket.get(), data.data(), data.size(), MSG_NOSIGNAL | MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&address), length) < 0)
-		throw nativeError(info.Env(), errno, "sendto");
-}
-
 } // namespace caisson

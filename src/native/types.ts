@@ -169,8 +169,10 @@ export interface Addon {
   countDescriptors(pids: readonly number[]): Promise<{ readonly descriptors: number; readonly sockets: number }>;
   /** Gives free memory of the allocator back to the kernel, from between what is in use too: some milliseconds. */
   trimMemory(): void;
-  /** One datagram to an AF_UNIX socket (sd_notify); a leading "@" is the abstract namespace. */
-  sendDatagram(path: string, data: Uint8Array): void;
+  /** One datagram to an AF_UNIX socket (sd_notify), with a descriptor if there is one; a leading "@" is the abstract namespace. */
+  sendDatagram(path: string, data: Uint8Array, fd?: number): void;
+  /** A non-blocking datagram socket that becomes dirFd's entry `name`; readPipe reads it, a datagram at a time. */
+  bindDatagram(dirFd: number, name: string): number;
   /** Connects to the stream socket that is dirFd's entry `name`, sends `data` with the descriptor in one message, and hangs up. */
   sendDescriptor(dirFd: number, name: string, data: string, fd: number): void;
   /** Compiles in a worker thread with libseccomp (binary-tree optimised); resolves to struct sock_filter[]. */

@@ -1,9 +1,10 @@
 /** `caisson run`, `create`, `exec` and the rest on real containers from bundles, as callers of OCI runtimes use them. */
 import { spawn } from "node:child_process";
-import { copyFileSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, copyFileSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Container } from "../../src/core/library/public.ts";
+import { addon } from "../../src/native/addon.ts";
 import { cgroupDirectory, memoryLimit, onV2 } from "../helpers/cgroup-files.ts";
 import { compileFixture } from "../helpers/compile.ts";
 import { ContainerCli, command, ended } from "../helpers/container-cli.ts";
@@ -227,8 +228,91 @@ describe("create, start, kill and delete #command", () => {
   });
 });
 
+describe("a service manager that waits for readiness #notify-socket", () => {
+  /** What the manager hears: a datagram each. Descriptors that come along are closed, which is how a barrier is passed. */
+  function manager(): { readonly heard: string[]; readonly env: NodeJS.ProcessEnv; [Symbol.dispose](): void } {
+    const heard: string[] = [];
+    const name = `notify-${cli.place.newId()}`;
+    const at = openSync(cli.place.top, "r");
+    const reader = addon.readPipe(
+      addon.bindDatagram(at, name),
+      (chunk) => heard.push(chunk.toString()),
+      () => {},
+    );
+    closeSync(at);
+    return { heard, env: { NOTIFY_SOCKET: join(cli.place.top, name) }, [Symbol.dispose]: () => reader.close() };
+  }
+  const inherit = ["ignore", "ignore", "inherit"] as const;
+  const notifying = (...said: string[]) =>
+    cli.bundle(
+      sh(`until [ -e /tmp/go ]; do sleep 0.02; done; notify ${said.map((word) => `'${word}'`).join(" ")}; sleep 1000`),
+      (spec) => {
+        spec.mounts.push({ destination: "/tmp", type: "tmpfs", source: "tmpfs" });
+      },
+    );
+  const letGo = (id: string) => cli.run("exec", id, "touch", "/tmp/go");
+  const pidOf = async (id: string) => (await cli.state(id)).pid;
+
+  beforeAll(() => {
+    copyFileSync(compileFixture("notify"), join(cli.place.rootfs, "bin/notify"));
+  });
+
+  it("run --detach returns when the container is ready, and the manager watches its process", async () => {
+    using host = manager();
+    const { id, bundle } = notifying("STATUS=busy", "", "MAINPID=1\nREADY=1\nSTATUS=up");
+    const run = cli.start(["run", "-d", "-b", bundle, id], inherit, host.env);
+    let isDone = false;
+    const done = ended(run).then((end) => {
+      isDone = true;
+      return end;
+    });
+    await until(async () => (await cli.run("exec", id, "true")).code === 0);
+    expect([isDone, host.heard]).toEqual([false, []]);
+    await letGo(id);
+    expect(await done).toMatchObject({ code: 0 });
+    expect(host.heard).toEqual([`MAINPID=${await pidOf(id)}\nREADY=1`, "BARRIER=1"]);
+    const seen = (await cli.run("exec", id, "sh", "-c", "grep -o ' /run/notify .* - ' /proc/self/mountinfo; touch /run/notify/x"))
+      .out;
+    expect(seen).toMatch(/^ \/run\/notify ro,nosuid,nodev,noexec/);
+    expect((await cli.run("delete", "--force", id)).code).toBe(0);
+    expect(existsSync(join(cli.root, id))).toBe(false);
+  });
+
+  it("start does so for a container that was created for the same", async () => {
+    using host = manager();
+    const { id, bundle } = notifying("READY=1");
+    expect((await ended(cli.start(["create", "-b", bundle, id], inherit, host.env))).code).toBe(0);
+    const start = ended(cli.start(["start", id], inherit, host.env));
+    await until(async () => (await letGo(id)).code === 0);
+    expect((await start).code).toBe(0);
+    expect(host.heard).toEqual([`MAINPID=${await pidOf(id)}\nREADY=1`, "BARRIER=1"]);
+    await cli.run("delete", "--force", id);
+  });
+
+  it("in front of somebody the command stays what is watched, and passes the readiness on", async () => {
+    using host = manager();
+    const { id, bundle } = cli.bundle(sh("notify READY=1; read x"));
+    const run = cli.start(["run", "-b", bundle, id], ["pipe", "pipe", "pipe"], host.env);
+    const done = ended(run);
+    await until(() => host.heard.length === 2);
+    expect(host.heard).toEqual(["READY=1", "BARRIER=1"]);
+    run.stdin?.end("\n");
+    expect(await done).toMatchObject({ code: 0, err: "" });
+  });
+
+  it("hears nothing of a container that ends before, and the container nothing of a manager that does not wait", async () => {
+    using host = manager();
+    const { id, bundle } = cli.bundle(sh("exit 3"));
+    expect((await ended(cli.start(["run", "-d", "-b", bundle, id], inherit, host.env))).code).toBe(0);
+    expect(host.heard).toEqual([]);
+    await cli.run("delete", id);
+    const { id: other, bundle: plain } = cli.bundle(sh("env | grep -c NOTIFY_SOCKET"));
+    expect((await cli.run("run", "-b", plain, other)).out).toBe("0\n");
+  });
+});
+
 describe("exec", () => {
-  it("runs further processes: flags first, then whatever the command is", async () => {
+  it("runs further processes: flags first, then whatever the command is, in a paused container later if so said #pause", async () => {
     const { id } = await running();
     expect(
       await cli.run("exec", "-e", "A=1", "--cwd=/tmp", "-u", "1000:1001", id, "sh", "-c", "id -u; id -g; pwd; echo $A; exit 3"),
@@ -243,8 +327,18 @@ describe("exec", () => {
       err: expect.stringContaining('exec: "nothere": executable file not found in $PATH'),
     });
     await cli.run("pause", id);
-    expect((await cli.run("exec", id, "true")).err).toContain("cannot exec in a paused container");
+    expect((await cli.run("exec", id, "true")).err).toContain("cannot exec in a paused container (use --ignore-paused");
+    const waiting = cli.start(["exec", "--ignore-paused", id, "sh", "-c", "echo resumed; exit 4"]);
+    let isDone = false;
+    const done = ended(waiting).then((end) => {
+      isDone = true;
+      return end;
+    });
+    // It has found the container paused by then, or will: the answer is the same.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect([isDone, (await cli.state(id)).status]).toEqual([false, "paused"]);
     await cli.run("resume", id);
+    expect(await done).toEqual({ code: 4, out: "resumed\n", err: "" });
     await cli.run("kill", id, "KILL");
     await until(async () => (await cli.state(id)).status === "stopped");
     expect(await cli.run("exec", id, "true")).toMatchObject({

@@ -35,7 +35,7 @@ export const exec: Command = {
     "process-label": { value: "LABEL", about: "SELinux label" },
     apparmor: { value: "PROFILE", about: "AppArmor profile" },
     cgroup: { value: "PATH", about: "a cgroup below the container's own, which exists" },
-    "ignore-paused": { about: "refused: not there yet" },
+    "ignore-paused": { about: "in a paused container, wait until it is resumed" },
     "pidfd-socket": { value: "PATH", about: "who is sent a pidfd of it" },
     "no-subreaper": { about: "accepted for callers of other runtimes", hidden: true },
   },
@@ -44,12 +44,12 @@ export const exec: Command = {
   local: true,
   async run(context) {
     const { flags } = context;
-    if (flags.has("ignore-paused"))
-      throw new CommandError("exec --ignore-paused is not implemented: resume the container", failure);
+    const ignorePaused = flags.has("ignore-paused");
     using container = await loadContainer(context);
     const status = await container.status();
     if (status === "stopped") throw new CommandError("cannot exec in a stopped container", failure);
-    if (status === "paused") throw new CommandError("cannot exec in a paused container: resume it first", failure);
+    if (status === "paused" && !ignorePaused)
+      throw new CommandError("cannot exec in a paused container (use --ignore-paused to override)", failure);
     const spec = processOf(context, container.config().labels?.bundle ?? "");
     const detached = flags.has("detach");
     const consoleSocket = consoleSocketFor(flags, spec.terminal === true, detached);
@@ -62,7 +62,7 @@ export const exec: Command = {
       ...foreground?.settings,
     });
     try {
-      await container.exec(process);
+      await container.exec(process, { ignorePaused });
       foreground?.join(process);
       writePidFile(flags.one("pid-file"), process.pid);
       sendPidfd(flags.one("pidfd-socket"), process.pid, "setns");

@@ -1,12 +1,13 @@
 /** What create and run have in common: a container and its first process, from a bundle. */
 import { mkdirSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { Container, type ProcessSpec } from "../../core/library/public.ts";
 import type { CommandContext } from "../command.ts";
 import { CommandError } from "../command-error.ts";
 import type { Flags, FlagTable } from "../flags.ts";
 import { readBundle } from "./bundle.ts";
 import { givenId } from "./loaded.ts";
+import { hostNotifySocket, makeNotifyDirectory, notifyParts } from "./notify-socket.ts";
 import { descriptorsToPass } from "./passed-descriptors.ts";
 
 export const initFlags = {
@@ -41,11 +42,16 @@ export async function createFromBundle(context: CommandContext, detached: boolea
     extraFiles: passed.fds,
     ...(consoleSocket === undefined ? {} : { consoleSocket }),
   };
+  const awaited = hostNotifySocket() === undefined ? undefined : notifyParts(join(place.root, id));
   // Others than root pass through it to the roots of pods.
   mkdirSync(dirname(place.root), { recursive: true, mode: 0o711 });
   const keyring = flags.has("no-new-keyring") ? { noNewKeyring: true } : {};
   const pivot = flags.has("no-pivot") ? { noPivotRoot: true } : {};
-  return { container: await Container.create(place.root, id, { ...config, ...keyring, ...pivot }), process: spec };
+  const mounts = [...(config.mounts ?? []), ...(awaited === undefined ? [] : [awaited.mount])];
+  const container = await Container.create(place.root, id, { ...config, mounts, ...keyring, ...pivot });
+  if (awaited === undefined) return { container, process: spec };
+  makeNotifyDirectory(join(place.root, id));
+  return { container, process: { ...spec, env: [...(spec.env ?? []), awaited.env] } };
 }
 
 /** With a terminal, stdio is that; else the caller's own descriptors, which need nobody to stay. */

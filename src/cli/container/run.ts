@@ -1,8 +1,10 @@
+import { join } from "node:path";
 import { Process } from "../../core/library/public.ts";
 import type { Command } from "../command.ts";
 import { Foreground } from "./foreground.ts";
 import { createFromBundle, initFlags, ownStdio } from "./init-flags.ts";
 import { discard } from "./loaded.ts";
+import { NotifySocket } from "./notify-socket.ts";
 import { writePidFile } from "./pid-file.ts";
 import { sendPidfd } from "./pidfd-socket.ts";
 
@@ -26,6 +28,7 @@ export const run: Command = {
     const { container, process: spec } = await createFromBundle(context, detached);
     const foreground = detached ? undefined : new Foreground(spec);
     let exitCode = 0;
+    using notify = NotifySocket.open(join(context.place.root, container.id), warn);
     try {
       const process = new Process({ ...spec, ...ownStdio(spec), ...foreground?.settings });
       await container.start(process);
@@ -33,6 +36,9 @@ export const run: Command = {
       sendPidfd(flags.one("pidfd-socket"), process.pid, "standard");
       foreground?.join(process);
       await container.exec();
+      // In front of somebody this command stays what the service manager watches.
+      const told = notify?.forward(container, detached ? process.pid : undefined);
+      if (detached) await told;
       exitCode = (await foreground?.leave()) ?? 0;
     } catch (error) {
       await discard(container, warn);

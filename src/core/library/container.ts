@@ -5,8 +5,9 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, openSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path/posix";
+import { setTimeout as sleep } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import { codeOf, errnoName, RuntimeError, wrapError } from "../../lib/errors.ts";
+import { codeOf, errnoName, messageOf, RuntimeError, wrapError } from "../../lib/errors.ts";
 import { removeStateTree } from "../../lib/state-files.ts";
 import { openFlag } from "../../native/constants.ts";
 import { attachToContainer, type ContainerInputs } from "../container-attach.ts";
@@ -49,10 +50,19 @@ const startDeadlineMs = 120_000;
 const freezeDeadlineMs = 30_000;
 const destroyDeadlineMs = 60_000;
 const keepAliveMs = 60_000;
+/** No hierarchy tells anybody that a freezer was opened. */
+const resumePollMs = 50;
 
 /** Kills by the kernel for want of memory, since the start of the container. */
 export interface OomEvent {
   readonly count: bigint;
+}
+
+export interface ExecOptions {
+  /** Wait until a paused container is resumed, instead of failing. */
+  readonly ignorePaused?: boolean;
+  /** Ends such a wait. */
+  readonly signal?: AbortSignal;
 }
 
 export class Container {
@@ -147,11 +157,22 @@ export class Container {
     });
   }
 
-  /** Without a process: lets the first one go, which start() has set up. With one: starts it in the running container. */
-  async exec(process?: Process): Promise<void> {
-    if (process === undefined) await this.#release();
-    else if (this.state().init_process_pid === 0) throw notRunning();
-    else await this.start(process);
+  /**
+   * Without a process: lets the first one go, which start() has set up. With one: starts it in the running container; in a paused one, if
+   * that is said to be ignored, as soon as somebody resumes it.
+   */
+  async exec(process?: Process, { ignorePaused = false, signal }: ExecOptions = {}): Promise<void> {
+    if (process === undefined) return await this.#release();
+    if (this.state().init_process_pid === 0) throw notRunning();
+    for (;;) {
+      try {
+        return await this.start(process);
+      } catch (error) {
+        // By the error and not by asking before: somebody may pause it between the two.
+        if (!ignorePaused || messageOf(error) !== isPaused().message) throw error;
+      }
+      await sleep(resumePollMs, undefined, signal === undefined ? {} : { signal });
+    }
   }
 
   /** Starts a process and lets it run. */

@@ -20,7 +20,7 @@ export type {
 } from "./config.ts";
 export { allowedDevices } from "./config.ts";
 export type { Console } from "./console.ts";
-export type { OomEvent } from "./container.ts";
+export type { ExecOptions, OomEvent } from "./container.ts";
 export { Container } from "./container.ts";
 export type { Status } from "./container-state.ts";
 export type { ContainerStats } from "./container-stats.ts";

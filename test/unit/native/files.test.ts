@@ -219,7 +219,27 @@ describe("locks, sizes and file systems", () => {
   });
 });
 
-describe("sendDatagram", () => {
+describe("datagrams", () => {
+  it("are read one at a time, and a descriptor that comes along with one is closed", async () => {
+    const heard: string[] = [];
+    const at = openSync(directory, "r");
+    const reader = addon.readPipe(
+      addon.bindDatagram(at, "socket"),
+      (chunk) => heard.push(chunk.toString()),
+      () => {},
+    );
+    const [read, write] = addon.pipe(0);
+    const closed = new Promise((resolve) => addon.readPipe(read, () => {}, resolve));
+    addon.sendDatagram(join(directory, "socket"), Buffer.from("one"));
+    addon.sendDatagram(join(directory, "socket"), Buffer.from("two"), write);
+    addon.close(write);
+    expect(await closed).toBe(0);
+    expect(heard).toEqual(["one", "two"]);
+    expect(() => addon.bindDatagram(at, "socket")).toThrow(/EADDRINUSE/);
+    closeSync(at);
+    reader.close();
+  });
+
   it("says why a socket cannot be reached", () => {
     expect(() => addon.sendDatagram(join(directory, "none"), Buffer.from("READY=1"))).toThrow(/ENOENT/);
     expect(() => addon.sendDatagram("@caisson-nobody", Buffer.from("READY=1"))).toThrow(/ECONNREFUSED/);
