@@ -19,6 +19,7 @@ import { type HookState, hookStateOfSpec } from "./hooks.ts";
 import { IdmapNamespaces } from "./idmap-namespaces.ts";
 import type { OciMount, OciSpec } from "./oci.ts";
 import { openProcess } from "./open-process.ts";
+import { hasOwnNetwork, OpenNamespaces, type PlannedNamespaces, shapeWithout } from "./other-namespaces.ts";
 import type { PodTools } from "./pod-tools.ts";
 import { copyProcOf, podProcPath, procTakesPidns } from "./proc-source.ts";
 import { processSettings } from "./process/process-settings.ts";
@@ -55,7 +56,7 @@ export async function createContainer(input: CreateInput): Promise<CreatedContai
   const { tools, spec, pod } = input;
   const cgroupsPath = cgroupsPathOf(spec.oci);
   refuseUnsupported(spec.oci);
-  checkSetUp(spec.oci, pod.network === "new");
+  checkSetUp(spec.oci, hasOwnNetwork(pod, spec.namespaces));
   withLabels(spec.oci, findSecurityModules());
   await relabelVolumes(input);
   const late = tools.cgroups.needsProcess(cgroupsPath);
@@ -116,13 +117,17 @@ async function forkInit(input: CreateInput, cgroupsPath: string): Promise<Proces
   using idmaps = new IdmapNamespaces(pod, shim, signal);
   using target = input.target === undefined ? undefined : openProcess(input.target);
   using proc = await procFor(input, target?.fd);
+  await using opened = await OpenNamespaces.open(pod, spec.namespaces);
   const fds = [rootfs.fd, target?.fd, proc.fd].filter((fd) => fd !== undefined);
   const treeSlot = treeSlots(spec, createSlot.root + fds.length);
   fds.push(...(spec.trees ?? []).map(({ fd }) => fd));
   const idmapSlots = await idmaps.prepare(spec.oci.mounts, createSlot.root + fds.length);
   fds.push(...idmaps.fds);
+  const namespaces = opened.planned(createSlot.root + fds.length);
+  fds.push(...opened.fds);
   const receivedSlots = createSlot.root + fds.length;
-  const planned = planContainer(await planInput(input, cgroupsPath, { proc: proc.source, idmapSlots, treeSlot, receivedSlots }));
+  const slots = { proc: proc.source, idmapSlots, treeSlot, namespaces, receivedSlots };
+  const planned = planContainer(await planInput(input, cgroupsPath, slots));
   const use = tools.cgroups.use(cgroupsPath);
   const late = tools.cgroups.needsProcess(cgroupsPath);
   const run: Shim["run"] = (request) => shim.run(request);
@@ -188,6 +193,7 @@ interface Slots {
   readonly proc: ProcSource;
   readonly idmapSlots: ReturnType<IdmapNamespaces["slotFor"]>;
   readonly treeSlot: (mount: OciMount) => number | undefined;
+  readonly namespaces?: PlannedNamespaces;
   readonly receivedSlots: number;
 }
 
@@ -203,7 +209,8 @@ export async function planInput(input: CreateInput, cgroupsPath: string, slots: 
   return {
     id: spec.id,
     oci,
-    pod,
+    pod: shapeWithout(pod, spec.namespaces),
+    ...(slots.namespaces === undefined ? {} : { namespaces: slots.namespaces }),
     pidNamespace: spec.pidNamespace,
     cgroupNamespace: spec.cgroupNamespace,
     cgroupBarrier: tools.cgroups.needsProcess(cgroupsPath),

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { execBarriers } from "./container-barriers.ts";
 import { cgroupsPathOf, hookStateIn } from "./container-create.ts";
 import { planExec } from "./exec-plan.ts";
-import { joinedKinds } from "./final-spec.ts";
+import { joinedKinds, shapeInside } from "./final-spec.ts";
 import type { OciProcess, OciSpec } from "./oci.ts";
 import { openProcess } from "./open-process.ts";
 import type { PodTools } from "./pod-tools.ts";
@@ -71,7 +71,8 @@ async function prepareExec(
   const plan = planExec({
     containerId,
     process,
-    pod,
+    ...(oci.linux.memoryPolicy === undefined ? {} : { memoryPolicy: oci.linux.memoryPolicy }),
+    pod: shapeInside(pod, oci),
     ...joinedKinds(oci),
     cgroupTasks: use.taskFiles,
     settings: processSettings(process, tools.own, pod.user !== null, seccomp),

@@ -9,10 +9,11 @@ import { type HookState, planHooks } from "./hooks.ts";
 import { toHostId } from "./namespace/id-map.ts";
 import { type PodShape, sharedNamespaces } from "./namespace/pod-shape.ts";
 import type { OciMount, OciSpec } from "./oci.ts";
+import type { PlannedNamespaces } from "./other-namespaces.ts";
 import type { Op, Plan } from "./plan.ts";
 import { noSlot, nsKind, podPin } from "./plan-schema.ts";
 import { PlanSlots } from "./plan-slots.ts";
-import { planLabels } from "./process/process-attributes.ts";
+import { planAttributes, planLabels } from "./process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planLimits, planOomScore } from "./process/process-plan.ts";
 import type { CgroupMountSource } from "./rootfs/cgroup-mount.ts";
 import { labelledMounts } from "./rootfs/mount-label.ts";
@@ -29,7 +30,9 @@ export const cgroupBarrier = 0;
 export interface ContainerPlanInput {
   readonly id: string;
   readonly oci: OciSpec;
+  /** Without what the container has otherwise. */
   readonly pod: PodShape;
+  readonly namespaces?: PlannedNamespaces;
   readonly pidNamespace: PidNamespace;
   readonly cgroupNamespace: "private" | "host";
   /** The child waits until somebody has made its cgroup around it. */
@@ -67,16 +70,25 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
   const inUserNamespace = pod.user !== null;
   const rootfs = planContainerRoot(input, new PlanSlots(input.receivedSlots));
   const cgroupKind = input.cgroupNamespace === "private" ? nsKind.cgroup : 0;
-  const joins = sharedNamespaces(pod).map(({ slot, kind }): Op => ({ op: "join-ns", slot, kind }));
+  const { joined = [], made = 0 } = input.namespaces ?? {};
+  const joins = [...sharedNamespaces(pod), ...joined].map(({ slot, kind }): Op => ({ op: "join-ns", slot, kind }));
+  const newKinds = made | cgroupKind;
   const entering = inUserNamespace
     ? [
         ...rootfs.outer,
         { op: "join-ns", slot: podPin.user, kind: nsKind.user } as const,
         ...joins,
-        { op: "new-ns", kinds: nsKind.mnt | pid.newKind | cgroupKind } as const,
+        { op: "new-ns", kinds: nsKind.mnt | pid.newKind | newKinds } as const,
+        ...planMade(input),
         ...pid.enter,
       ]
-    : [...joins, ...(cgroupKind === 0 ? [] : [{ op: "new-ns", kinds: cgroupKind } as const]), ...pid.enter, ...rootfs.outer];
+    : [
+        ...joins,
+        ...(newKinds === 0 ? [] : [{ op: "new-ns", kinds: newKinds } as const]),
+        ...planMade(input),
+        ...pid.enter,
+        ...rootfs.outer,
+      ];
   return {
     cloneKinds: inUserNamespace ? 0 : nsKind.mnt | pid.newKind,
     plan: [
@@ -86,6 +98,10 @@ export function planContainer(input: ContainerPlanInput): ContainerPlan {
       ...(input.cgroupBarrier ? [{ op: "barrier", number: cgroupBarrier } as const] : []),
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
       planOomScore(input.settings),
+      ...planAttributes(
+        oci,
+        [...pid.enter, ...pid.leave].some(({ op }) => op === "fork"),
+      ),
       ...(inUserNamespace ? planHandOver(input) : []),
       // After the last attach, else the container would see its place in the host's hierarchy.
       ...entering,
@@ -182,6 +198,15 @@ function planStdio(input: ContainerPlanInput): Op {
     stdout: createSlot.stdout,
     stderr: createSlot.stderr,
   };
+}
+
+/** New namespaces as a pod's are made. */
+function planMade({ namespaces, oci }: ContainerPlanInput): readonly Op[] {
+  const { made = 0 } = namespaces ?? {};
+  return [
+    ...((made & nsKind.net) === 0 ? [] : [{ op: "loopback-up" } as const]),
+    ...((made & nsKind.uts) === 0 || oci.hostname === undefined ? [] : [{ op: "hostname", name: oci.hostname } as const]),
+  ];
 }
 
 /** Host and domain name, where the container has a UTS namespace of its own and not the pod's. */

@@ -15,6 +15,7 @@ import { ImageDirectory } from "./criu/image-directory.ts";
 import { restore } from "./criu/restore.ts";
 import { planBareRoot, planExternals } from "./criu/restore-tree.ts";
 import { checkPrivileges, checkSeccomp } from "./criu/restored-check.ts";
+import { leavesPod } from "./final-spec.ts";
 import { IdmapNamespaces } from "./idmap-namespaces.ts";
 import { type PodShape, sharedNamespaces } from "./namespace/pod-shape.ts";
 import type { OciSpec } from "./oci.ts";
@@ -48,6 +49,7 @@ export interface CheckpointInput {
 export async function checkpointContainer(input: CheckpointInput): Promise<void> {
   const { tools, pod, oci, options } = input;
   refuseUserNamespace(pod);
+  if (leavesPod(oci, pod, input.init)) refuseNamespaces();
   const namespace = (type: string) => oci.linux.namespaces?.find((one) => one.type === type);
   await dump({
     what: `container ${input.containerId}`,
@@ -72,6 +74,13 @@ function refuseUserNamespace(pod: PodShape): void {
     throw new RuntimeError("unimplemented", "a container in a pod with a user namespace cannot be checkpointed or restored");
 }
 
+function refuseNamespaces(): never {
+  throw new RuntimeError(
+    "unimplemented",
+    "a container with namespaces that are not its pod's cannot be checkpointed or restored",
+  );
+}
+
 /** CRIU takes a container back whole, in no moment that these could use. */
 function refuseOutside({ linux }: OciSpec): void {
   const listens = linux.seccomp !== undefined && wantsListener(linux.seccomp);
@@ -88,6 +97,7 @@ export async function restoreInit(input: CreateInput, cgroupsPath: string, from:
   const { tools, shim, spec, pod, rootfs, signal } = input;
   refuseUserNamespace(pod);
   refuseOutside(spec.oci);
+  if (spec.namespaces !== undefined || spec.pidNamespace.kind === "process") refuseNamespaces();
   const program = await findCriu(tools.criuPath);
   using fitted = await fitImages(shim, from, join(attachPointOf(tools.stateDir, spec.id), "..", "images"));
   using images = ImageDirectory.open(fitted.path);

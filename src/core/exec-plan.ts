@@ -4,10 +4,10 @@
  */
 import { toHostId } from "./namespace/id-map.ts";
 import type { PodShape } from "./namespace/pod-shape.ts";
-import type { OciProcess } from "./oci.ts";
+import type { OciProcess, OciSpec } from "./oci.ts";
 import type { Op, Plan } from "./plan.ts";
 import { noSlot, nsKind } from "./plan-schema.ts";
-import { planLabels } from "./process/process-attributes.ts";
+import { planAttributes, planLabels, survivesFork } from "./process/process-attributes.ts";
 import { environmentOf, type ProcessSettings, planConfinement, planOomScore } from "./process/process-plan.ts";
 import { rdtBarrier } from "./resctrl.ts";
 
@@ -18,6 +18,8 @@ export interface ExecPlanInput {
   readonly containerId: string;
   /** The container's process with the command to run. */
   readonly process: OciProcess;
+  readonly memoryPolicy?: OciSpec["linux"]["memoryPolicy"];
+  /** What is "new" in it is not the node's for the container. */
   readonly pod: PodShape;
   readonly cgroupNamespace: "private" | "host";
   readonly hostPid: boolean;
@@ -31,12 +33,16 @@ export interface ExecPlanInput {
 }
 
 export function planExec(input: ExecPlanInput): Plan {
-  const { process, settings } = input;
+  const { process, settings, memoryPolicy } = input;
   const entersPid = !input.hostPid;
   return [
     { op: "clean-start" },
     ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
     planOomScore(settings),
+    ...planAttributes(
+      { process: inheritable(process, entersPid), linux: memoryPolicy === undefined ? {} : { memoryPolicy } },
+      entersPid,
+    ),
     ...(input.classOfService ? [{ op: "barrier", number: rdtBarrier } as const] : []),
     ...giveStdio(input),
     { op: "join-process", slot: execSlot.init, kinds: kindsOf(input) },
@@ -47,6 +53,12 @@ export function planExec(input: ExecPlanInput): Plan {
     ...(entersPid ? [{ op: "fork" } as const] : []),
     { op: "exec", path: process.args[0] ?? "", args: process.args, env: environmentOf(process.env) },
   ];
+}
+
+/** A probe of a container whose scheduler cannot be handed on runs with the default one: better than none. */
+function inheritable(process: OciProcess, forks: boolean): OciProcess {
+  const { scheduler, ...rest } = process;
+  return scheduler === undefined || !forks || survivesFork(scheduler) ? process : rest;
 }
 
 /** In a user namespace nobody could give the process the host's pipes any more, and then it could not open /dev/stdout. */

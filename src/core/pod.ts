@@ -138,7 +138,12 @@ export class HostPod implements Pod {
     signal: AbortSignal,
   ): Promise<{ readonly process: ProcessIdentity; readonly oci: OciSpec }> {
     const { pidNamespace } = spec;
-    const target = pidNamespace.kind === "target" ? await this.#initOf(pidNamespace.containerId) : undefined;
+    const target =
+      pidNamespace.kind === "target"
+        ? await this.#initOf(pidNamespace.containerId)
+        : pidNamespace.kind === "process"
+          ? pidNamespace.process
+          : undefined;
     const input = { tools: this.#tools, shim: await this.#link.shim(), pod: this.#spec, spec, rootfs, target, signal };
     const created = await createContainer(input);
     this.#inits.set(spec.id, created.process);

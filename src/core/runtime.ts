@@ -6,6 +6,7 @@ import type { Duplex, Readable, Writable } from "node:stream";
 import type { CheckpointOptions, RestoreOptions } from "./criu/checkpoint-options.ts";
 import type { SocketPlace } from "./criu/saved-sockets.ts";
 import type { OciIdMapping, OciResources, OciSpec } from "./oci.ts";
+import type { OtherNamespaces } from "./other-namespaces.ts";
 
 /** A process named so that a recycled pid is noticed. */
 export interface ProcessIdentity {
@@ -70,7 +71,8 @@ export interface Rootfs extends AsyncDisposable {
 
 export type PidNamespace =
   | { readonly kind: "private" | "pod" | "host" }
-  | { readonly kind: "target"; readonly containerId: string };
+  | { readonly kind: "target"; readonly containerId: string }
+  | { readonly kind: "process"; readonly process: ProcessIdentity };
 
 export interface Relabel {
   readonly path: string;
@@ -85,6 +87,8 @@ export interface ContainerSpec {
   readonly oci: OciSpec;
   readonly rootfs: RootfsLayers;
   readonly pidNamespace: PidNamespace;
+  /** What it has instead of the pod's. */
+  readonly namespaces?: OtherNamespaces;
   /** Ignored on cgroup v1, where the kernel has no useful one. */
   readonly cgroupNamespace: "private" | "host";
   /** Absolute host path of the CRI log, or null: output is discarded. */

@@ -1,12 +1,11 @@
 /** Carries out what NRI plugins want of a container, through the same checks as what the CRI asks for. */
 import { checkHooks } from "../core/hooks.ts";
-import { hookNames, type OciDevice, type OciHooks, type OciSpec } from "../core/oci.ts";
+import { hookNames, type OciHooks, type OciSpec } from "../core/oci.ts";
 import {
   type ContainerAdjustment,
   type Hooks,
   IOPrioClass,
   LinuxContainerAdjustment,
-  type LinuxDevice,
   LinuxSchedulerFlag,
   LinuxSchedulerPolicy,
   type LinuxSeccomp,
@@ -14,9 +13,12 @@ import {
   MpolMode,
   type POSIXRlimit,
 } from "../gen/nri/v1alpha1/api.ts";
-import { RuntimeError } from "../lib/errors.ts";
 import { applyEntries, applyMap, bareKey, isRemoval } from "../nri/merge-keyed.ts";
+import { adjustCgroupsPath } from "./adjust-cgroup.ts";
+import { adjustDevices, adjustNetDevices } from "./adjust-devices.ts";
 import { adjustMounts } from "./adjust-mounts.ts";
+import { adjustNamespaces, refuseForeignSysctls, withOwnSysfs } from "./adjust-namespaces.ts";
+import { adjustRdt } from "./adjust-rdt.ts";
 import { asCriResources, overlayResources, resolveWanted } from "./adjust-resources.ts";
 import { mergeResources, withPartners } from "./resource-merge.ts";
 import { parseSeccompProfile } from "./seccomp-profile.ts";
@@ -25,27 +27,6 @@ import type { TranslationNode } from "./translate-node.ts";
 import { resolveResources } from "./translate-resources.ts";
 import { resolveSysctls } from "./translate-sysctls.ts";
 import type { AdjustContainer, ContainerInput, ContainerTranslation } from "./translation.ts";
-
-/** @throws RuntimeError unimplemented for what belongs to the pod, or has no meaning here. */
-function refuseUnsupported(wanted: LinuxContainerAdjustment): void {
-  const others = wanted.namespaces.filter(({ type, path }) => bareKey(type) !== "cgroup" || path !== "");
-  const refused: readonly (readonly [what: string, found: boolean, why: string])[] = [
-    ["cgroups_path", wanted.cgroupsPath !== "", "a pod's containers are in the pod's cgroup"],
-    ["namespaces", others.length > 0, "but for the cgroup namespace, which may be the node's or its own, they are the pod's"],
-    [
-      "net_devices",
-      Object.keys(wanted.netDevices).length > 0,
-      "the network is the pod's: interfaces come from CNI plugins and CDI devices",
-    ],
-    ["rdt", wanted.rdt !== undefined && !onlyRemoves(wanted.rdt), "classes of Intel RDT come with CDI devices"],
-  ];
-  const found = refused.find(([, is]) => is);
-  if (found !== undefined)
-    throw new RuntimeError("unimplemented", `${found[0]}, which an NRI plugin wants, cannot be had: ${found[2]}`);
-}
-
-const onlyRemoves = ({ closId, schemata, enableMonitoring }: NonNullable<LinuxContainerAdjustment["rdt"]>): boolean =>
-  closId === undefined && schemata === undefined && enableMonitoring === undefined;
 
 const variableName = (entry: string): string => entry.split("=", 1)[0] ?? "";
 
@@ -97,47 +78,6 @@ function adjustHooks(before: OciHooks | undefined, wanted: Hooks | undefined): O
 
 const rlimitOf = ({ type, soft, hard }: POSIXRlimit) => ({ type, soft: Number(soft), hard: Number(hard) });
 
-function deviceOf(device: LinuxDevice): OciDevice {
-  const path = cleanAbsolutePath("device path", device.path);
-  const { type } = device;
-  if (path === "/") throw invalid("device path must not be /");
-  if (type !== "c" && type !== "b" && type !== "u" && type !== "p")
-    throw invalid(`device type ${quoted(type)} of ${path} is not known`);
-  const mode = device.fileMode?.value;
-  return {
-    path,
-    type,
-    ...(type === "p" ? {} : { major: safeNumber("device major", device.major), minor: safeNumber("device minor", device.minor) }),
-    ...(mode === undefined ? {} : { fileMode: mode & 0o777 }),
-    ...(device.uid === undefined ? {} : { uid: device.uid.value }),
-    ...(device.gid === undefined ? {} : { gid: device.gid.value }),
-  };
-}
-
-/** A device that is given may be used, one that is taken away may not. */
-function adjustDevices(linux: OciSpec["linux"], wanted: readonly LinuxDevice[]): Pick<OciSpec["linux"], "devices" | "resources"> {
-  const before = linux.devices ?? [];
-  const devices = applyEntries(
-    before,
-    ({ path }) => path,
-    wanted,
-    ({ path }) => path,
-    deviceOf,
-  );
-  const key = ({ type, major, minor }: Pick<OciDevice, "major" | "minor"> & { type?: string }): string =>
-    `${type}:${major}:${minor}`;
-  const kept = new Set(devices.map(key));
-  const gone = new Set(before.map(key).filter((device) => !kept.has(device)));
-  const added = wanted.filter(({ path, type }) => !isRemoval(path) && type !== "p").map(deviceOf);
-  const rules = [
-    ...(linux.resources?.devices ?? []).filter((rule) => !(rule.allow && gone.has(key(rule)))),
-    ...added.map(({ type, major = 0, minor = 0 }) => {
-      return { allow: true, type: type === "b" ? ("b" as const) : ("c" as const), major, minor, access: "rwm" };
-    }),
-  ];
-  return { devices, resources: { ...linux.resources, devices: rules } };
-}
-
 const nameOf = <T extends number>(names: Readonly<Record<string, T>>, what: string, value: T): string => {
   const name = Object.entries(names).find(([, number]) => number === value)?.[0];
   if (name === undefined) throw invalid(`${what} ${value} of an NRI plugin is not known`);
@@ -174,14 +114,14 @@ function memoryPolicyOf(wanted: LinuxContainerAdjustment["memoryPolicy"]): OciSp
 
 /** Words, numbers and system calls are checked as those of a profile file. */
 function seccompOf(wanted: LinuxSeccomp, oci: OciSpec, node: TranslationNode): OciSpec["linux"]["seccomp"] {
-  if (wanted.listenerPath !== "" || wanted.listenerMetadata !== "")
-    throw new RuntimeError("unimplemented", "a seccomp listener cannot be set by an NRI plugin");
   if (!node.facts.seccomp) throw invalid("the kernel has no seccomp: an NRI plugin cannot set a policy on this node");
   const profile = {
     defaultAction: wanted.defaultAction,
     defaultErrnoRet: wanted.defaultErrno?.value,
     architectures: wanted.architectures,
     flags: wanted.flags,
+    listenerPath: wanted.listenerPath,
+    listenerMetadata: wanted.listenerMetadata,
     syscalls: wanted.syscalls.map(({ names, action, errnoRet, args }) => ({
       names,
       action,
@@ -241,7 +181,6 @@ async function adjustContainer(
   node: TranslationNode,
 ): Promise<ContainerTranslation> {
   const linux = wanted.linux ?? LinuxContainerAdjustment.create();
-  refuseUnsupported(linux);
   const notes = [...translation.notes];
   const mounted = await adjustMounts(input, translation, wanted.mounts, node);
   const before = translation.oci;
@@ -252,15 +191,24 @@ async function adjustContainer(
     linux.resources === undefined
       ? before.linux
       : { ...before.linux, resources: adjustLimits(input, before.linux.resources, linux.resources, node, notes) ?? {} };
+  const { intelRdt: rdtBefore, netDevices: devicesBefore, ...rest } = limited;
+  const intelRdt = adjustRdt(rdtBefore, linux.rdt, linux.resources?.rdtClass?.value);
+  const netDevices = adjustNetDevices(devicesBefore, linux.netDevices);
+  const namespaces = adjustNamespaces(input, translation, linux.namespaces);
+  const cgroupsPath = adjustCgroupsPath(linux.cgroupsPath, input.options.cgroupDriver);
   const adjusted: OciSpec = {
     ...before,
     process: adjustProcess(before, wanted, linux),
-    mounts: mounted.mounts,
+    mounts: withOwnSysfs(mounted.mounts, input, namespaces),
     annotations: adjustAnnotations(before.annotations, wanted.annotations),
     ...(hooks === undefined ? {} : { hooks }),
+    ...(namespaces.namespaces?.uts === "new" ? { hostname: input.pod.spec.hostname } : {}),
     linux: {
-      ...limited,
-      ...adjustDevices(limited, linux.devices),
+      ...rest,
+      ...adjustDevices(limited, linux.devices, linux.resources?.devices ?? []),
+      ...(intelRdt === undefined ? {} : { intelRdt }),
+      ...(Object.keys(netDevices).length === 0 ? {} : { netDevices }),
+      ...(cgroupsPath === undefined ? {} : { cgroupsPath }),
       ...(mounted.rootfsPropagation === undefined ? {} : { rootfsPropagation: mounted.rootfsPropagation }),
       ...(seccomp === undefined ? {} : { seccomp }),
       ...(memoryPolicy === undefined ? {} : { memoryPolicy }),
@@ -270,23 +218,16 @@ async function adjustContainer(
     adjusted,
     wanted.CDIDevices.map(({ name }) => name),
   );
-  const cgroup = linux.namespaces.at(-1);
+  const sysctl = Object.fromEntries(Object.entries(linux.sysctl).filter(([key]) => !isRemoval(key)));
+  refuseForeignSysctls(Object.keys(sysctl), namespaces);
   return {
     ...translation,
+    ...namespaces,
     oci,
-    cgroupNamespace:
-      cgroup === undefined
-        ? translation.cgroupNamespace
-        : isRemoval(cgroup.type) || input.cgroupVersion !== "v2"
-          ? "host"
-          : "private",
+    ...(cgroupsPath === undefined ? {} : { cgroupsPath }),
     volumes: mounted.volumes,
     images: mounted.images,
-    sysctls: resolveSysctls(
-      Object.fromEntries(Object.entries(linux.sysctl).filter(([key]) => !isRemoval(key))),
-      {},
-      input.pod.spec,
-    ),
+    sysctls: resolveSysctls(sysctl, {}, input.pod.spec),
     notes,
   };
 }

@@ -3,7 +3,7 @@ import type { OciResources } from "../core/oci.ts";
 import { LinuxContainerResources } from "../gen/cri/v1/api.ts";
 import { LinuxMemory, type LinuxResources } from "../gen/nri/v1alpha1/api.ts";
 import { RuntimeError } from "../lib/errors.ts";
-import { invalid, safeNumber } from "./translate-check.ts";
+import { invalid, quoted, safeNumber } from "./translate-check.ts";
 import type { ResolvedResources, ResolveResources } from "./translation.ts";
 
 /** What the CRI has words for, as it would have been asked. */
@@ -23,16 +23,30 @@ export function asCriResources(wanted: LinuxResources): LinuxContainerResources 
 }
 
 /** @throws RuntimeError unimplemented for what no container of a pod can have here. */
-function refuseUnknown({ memory, blockioClass, rdtClass }: LinuxResources): void {
+function refuseUnknown({ memory, blockioClass }: LinuxResources): void {
   const { kernel, useHierarchy } = memory ?? LinuxMemory.create();
-  const refused: readonly (readonly [string, unknown])[] = [
-    ["blockio_class", blockioClass],
-    ["rdt_class", rdtClass],
-    ["memory.kernel", kernel],
-    ["memory.use_hierarchy", useHierarchy?.value === false ? useHierarchy : undefined],
+  const refused: readonly (readonly [what: string, found: boolean, why: string])[] = [
+    [
+      `blockio_class ${quoted(blockioClass?.value ?? "")}`,
+      // Empty: none, as it is.
+      (blockioClass?.value ?? "") !== "",
+      "this runtime has no classes of block I/O; on cgroup v2 use resources.unified with io.weight, io.max and the like",
+    ],
+    ["memory.kernel", kernel !== undefined, "the kernel has no such limit any more"],
+    ["memory.use_hierarchy", useHierarchy?.value === false, "every cgroup counts what is below it"],
   ];
-  const found = refused.find(([, value]) => value !== undefined);
-  if (found !== undefined) throw new RuntimeError("unimplemented", `${found[0]}, which an NRI plugin wants, is not supported`);
+  const found = refused.find(([, is]) => is);
+  if (found !== undefined)
+    throw new RuntimeError("unimplemented", `${found[0]}, which an NRI plugin wants, cannot be had: ${found[2]}`);
+}
+
+/** A container is made with its class and keeps it. @throws RuntimeError unimplemented. */
+export function refuseFixed({ rdtClass }: LinuxResources): void {
+  if (rdtClass !== undefined)
+    throw new RuntimeError(
+      "unimplemented",
+      "rdt_class, which an NRI plugin wants changed, can be set only when a container is made",
+    );
 }
 
 /** What the CRI has no words for. */

@@ -5,6 +5,7 @@ import type { Image } from "../image/image-service.ts";
 import { messageOf, RuntimeError } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import { type Stuck, Undo } from "../lib/undo.ts";
+import { checkCgroupPlace } from "./adjust-cgroup.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { recordExit } from "./container-exit.ts";
 import { checkTarget, readySandbox } from "./container-preconditions.ts";
@@ -138,14 +139,14 @@ function holderOf(app: CriApp, name: string): Holder | undefined {
 
 async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): Promise<string> {
   const id = newId();
-  const record = intent(app, id, wanted);
+  const planned = intent(app, id, wanted);
   const pod = app.pods.need(wanted.sandbox.id);
   await app.locks.run(id, signal, async () => {
     await using undo = new Undo((stuck) => keepHalfMade(app, id, stuck));
     await step("container.record-intent", () => {
       // In one tick with the record: a StopPodSandbox either is seen here or sees this container.
       readySandbox(app, wanted.sandbox.id);
-      return app.containers.add(record);
+      return app.containers.add(planned);
     });
     undo.push("record", () => app.containers.forget(id));
     await step("container.hold-image", () => holdImages(app, id, wanted));
@@ -164,8 +165,9 @@ async function makeContainer(app: CriApp, wanted: Wanted, signal: AbortSignal): 
     const input = translationInput(app, id, wanted, rootfs);
     const plain = await app.translateContainer(input);
     using _told = await enterPlugins(app);
-    undo.push("what plugins know", () => tellOfRollback(app, record, plain.oci));
-    const translation = await adjustByPlugins(app, record, input, plain);
+    undo.push("what plugins know", () => tellOfRollback(app, planned, plain.oci));
+    const translation = await adjustByPlugins(app, planned, input, plain);
+    const record = await withCgroup(app, planned, translation);
     checkTarget(app, wanted.sandbox.id, translation.pidNamespace);
     if (wanted.saved !== undefined) checkSaved(wanted.saved, translation.oci);
     await step("container.make-volumes", () => makeDirectories(app, record.logPath, translation));
@@ -230,6 +232,13 @@ function intent(app: CriApp, id: string, wanted: Wanted): ContainerRecord {
   };
 }
 
+/** Recorded before there is such a cgroup: a daemon that comes back finds what is in it. */
+async function withCgroup(app: CriApp, record: ContainerRecord, { cgroupsPath }: ContainerTranslation): Promise<ContainerRecord> {
+  if (cgroupsPath === undefined) return record;
+  checkCgroupPlace(app, record.id, cgroupsPath);
+  return await app.containers.update(record.id, (old) => ({ ...old, cgroupsPath }));
+}
+
 function translationInput(app: CriApp, id: string, wanted: Wanted, rootfs: Rootfs): ContainerInput {
   return {
     id,
@@ -251,6 +260,7 @@ function specOf(record: ContainerRecord, translation: ContainerTranslation): Omi
     oci: translation.oci,
     pidNamespace: translation.pidNamespace,
     cgroupNamespace: translation.cgroupNamespace,
+    ...(translation.namespaces === undefined ? {} : { namespaces: translation.namespaces }),
     logPath: record.logPath,
     stdin: record.config.stdin,
     stdinOnce: record.config.stdinOnce,

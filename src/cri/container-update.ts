@@ -9,7 +9,7 @@ import { LinuxResources } from "../gen/nri/v1alpha1/api.ts";
 import { messageOf, RuntimeError } from "../lib/errors.ts";
 import { step } from "../lib/step.ts";
 import { Undo } from "../lib/undo.ts";
-import { asCriResources, resolveWanted } from "./adjust-resources.ts";
+import { asCriResources, refuseFixed, resolveWanted } from "./adjust-resources.ts";
 import type { Context, CriApp } from "./app-types.ts";
 import { askForUpdate, tellOfContainer } from "./plugin-calls.ts";
 import { visibleContainer } from "./queries.ts";
@@ -51,6 +51,7 @@ export async function changeLimits(
     const sentence = `container ${id} is ${record.phase}; only a created or running one has limits to change`;
     throw new RuntimeError("failed_precondition", sentence, { id });
   }
+  if (wanted !== undefined) refuseFixed(wanted);
   const before = record.config.linux?.resources;
   const { resources, notes } = resolveWanted(app.resolveResources, withPartners(asked, before), wanted ?? nothingWanted);
   await using undo = new Undo(({ error }) =>

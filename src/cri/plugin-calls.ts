@@ -7,7 +7,7 @@ import type { NoticeName } from "../nri/methods.ts";
 import type { NodePlugins } from "../nri/node-plugins.ts";
 import type { CriApp } from "./app-types.ts";
 import { changeOthers, evictForPlugins } from "./plugin-node.ts";
-import { containerMessage, podMessage, resourcesOfCri } from "./plugin-view.ts";
+import { containerMessage, podMessage, resourcesOfCri, withPodNamespaces } from "./plugin-view.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import type { ContainerInput, ContainerTranslation } from "./translation.ts";
 
@@ -64,7 +64,7 @@ export async function adjustByPlugins(
   const sandbox = app.sandboxes.get(record.podId);
   const plugins = pluginsFor(app, sandbox);
   if (plugins === undefined || sandbox === undefined || app.adjustContainer === undefined) return translation;
-  const container = containerMessage(record, translation.oci);
+  const container = containerMessage(record, withPodNamespaces(translation, app.pods.need(sandbox.id).namespacePaths));
   const { adjustment, updates, evictions } = await plugins.adjust(podMessage(sandbox), container);
   const adjusted = await app.adjustContainer(input, translation, adjustment);
   await changeOthers(app, updates);

@@ -1,9 +1,11 @@
 /** Pods and containers as NRI plugins are told of them. */
-import { hookNames, type OciResources, type OciSpec } from "../core/oci.ts";
+import { hookNames, type OciNamespace, type OciResources, type OciSpec } from "../core/oci.ts";
+import type { Pod } from "../core/runtime.ts";
 import type { LinuxContainerResources } from "../gen/cri/v1/api.ts";
 import * as nri from "../gen/nri/v1alpha1/api.ts";
 import type { ContainerPhase } from "./container-state.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
+import type { ContainerTranslation } from "./translation.ts";
 
 const states: Readonly<Record<ContainerPhase, nri.ContainerState>> = {
   creating: nri.ContainerState.CONTAINER_UNKNOWN,
@@ -79,6 +81,22 @@ export function containerMessage(record: ContainerRecord, oci: OciSpec | undefin
     },
     image: { name: record.imageName, digest: /@(.+)$/.exec(record.imageRef)?.[1] ?? "", configDigest: record.imageId },
   });
+}
+
+/** The container that is about to be made, with the namespaces that it will have. */
+export function withPodNamespaces(
+  { oci, pidNamespace, cgroupNamespace }: ContainerTranslation,
+  paths: Pod["namespacePaths"],
+): OciSpec {
+  const shared = (["network", "ipc", "uts", "user"] as const).flatMap((type) => {
+    const path = paths[type];
+    return path === undefined ? [] : [{ type, path }];
+  });
+  const { kind } = pidNamespace;
+  const pid: OciNamespace[] =
+    kind === "private" ? [{ type: "pid" }] : kind === "pod" && paths.pid !== undefined ? [{ type: "pid", path: paths.pid }] : [];
+  const cgroup: OciNamespace[] = cgroupNamespace === "private" ? [{ type: "cgroup" }] : [];
+  return { ...oci, linux: { ...oci.linux, namespaces: [{ type: "mount" }, ...pid, ...shared, ...cgroup] } };
 }
 
 function hooksMessage(oci: OciSpec | undefined): nri.Hooks {

@@ -5,6 +5,7 @@
  * with the gRPC code that the caller shall see.
  */
 import type { OciResources, OciSpec } from "../core/oci.ts";
+import type { OtherNamespaces } from "../core/other-namespaces.ts";
 import type { PidNamespace, PodSpec, Relabel, Rootfs } from "../core/runtime.ts";
 import type { ContainerConfig, LinuxContainerResources, Mount, PodSandboxConfig } from "../gen/cri/v1/api.ts";
 import type { ContainerAdjustment } from "../gen/nri/v1alpha1/api.ts";
@@ -94,6 +95,10 @@ export interface ContainerTranslation {
   readonly oci: OciSpec;
   readonly pidNamespace: PidNamespace;
   readonly cgroupNamespace: "private" | "host";
+  /** What NRI plugins want it to have instead of the pod's. */
+  readonly namespaces?: OtherNamespaces;
+  /** Where NRI plugins want its cgroup. Absent: below the pod's. */
+  readonly cgroupsPath?: string;
   /** Image-declared volumes; the verb makes each `hostPath`, the core fills it. */
   readonly volumes: readonly { readonly path: string; readonly hostPath: string }[];
   /** Images among the mounts of `oci`, each opened by the verb. */

@@ -57,6 +57,8 @@ function combine(before: LinuxResources, wanted: LinuxResources, claim: Claim): 
       ({ pageSize }) => pageSize,
       keyed(Field.HugepageLimits),
     ),
+    // The order is the plugins', and the last word counts: nothing to disagree about.
+    devices: [...before.devices, ...wanted.devices],
     unified: mergeMap(before.unified, wanted.unified, keyed(Field.CgroupsUnified)),
   };
 }

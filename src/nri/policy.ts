@@ -14,7 +14,7 @@ const rejectable = {
   rlimits: [Field.Rlimits],
   resources: Object.values(Field).filter(
     (field) =>
-      (field >= Field.MemLimit && field <= Field.CgroupsUnified) || (field >= Field.RdtClosID && field <= Field.MemoryPolicy),
+      (field >= Field.MemLimit && field <= Field.CgroupsPath) || (field >= Field.RdtClosID && field <= Field.MemoryPolicy),
   ),
   priorities: [Field.OomScoreAdj, Field.IoPriority, Field.LinuxSched],
   namespaces: [Field.Namespace],

@@ -1,5 +1,5 @@
 /** Where this machine has a container's cgroups: with pure v2 (the virtual machine), or in v1's hierarchies. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 
 export const onV2 = existsSync("/sys/fs/cgroup/cgroup.controllers");
@@ -7,6 +7,13 @@ export const onV2 = existsSync("/sys/fs/cgroup/cgroup.controllers");
 /** Directory of a cgroup in the hierarchy that has the controller. */
 export function cgroupDirectory(controller: string, path: string): string {
   return join("/sys/fs/cgroup", onV2 ? "" : controller, path);
+}
+
+/** The mount point of each hierarchy, once. */
+export function hierarchyDirectories(): readonly string[] {
+  if (onV2) return ["/sys/fs/cgroup"];
+  const all = readdirSync("/sys/fs/cgroup").map((name) => realpathSync(join("/sys/fs/cgroup", name)));
+  return [...new Set(all)].filter((path) => existsSync(join(path, "cgroup.procs")));
 }
 
 /** What a file of the controller says, by its name in v1 and in v2. */

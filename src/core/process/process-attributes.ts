@@ -58,7 +58,6 @@ const memoryFlags: ReadonlyMap<string, number> = new Map([
   ["MPOL_F_RELATIVE_NODES", 1 << 14],
   ["MPOL_F_STATIC_NODES", 1 << 15],
 ]);
-const resetOnFork = 1n;
 
 /**
  * While the host's powers last: real-time policies and classes need them. `forks`: the plan goes on in another process later, which
@@ -72,6 +71,11 @@ export function planAttributes({ process, linux }: Pick<OciSpec, "process" | "li
     ...(linux.personality === undefined ? [] : [planPersonality(linux.personality)]),
     ...(linux.memoryPolicy === undefined ? [] : [planMemoryPolicy(linux.memoryPolicy)]),
   ];
+}
+
+/** Whether a process that has it may still fork, and the child has it too. */
+export function survivesFork({ policy, flags = [] }: OciScheduler): boolean {
+  return policy !== "SCHED_DEADLINE" && !flags.includes("SCHED_FLAG_RESET_ON_FORK");
 }
 
 /** Before and after the cgroup is entered. */
@@ -108,7 +112,7 @@ function planScheduler(asked: OciScheduler, forks: boolean): Op {
   if (priority !== 0 && !realTime) throw invalid(`scheduler.priority is for SCHED_FIFO and SCHED_RR, not for ${name}`);
   if ((runtime !== 0 || deadline !== 0 || period !== 0) && name !== "SCHED_DEADLINE")
     throw invalid(`scheduler.runtime, deadline and period are for SCHED_DEADLINE, not for ${name}`);
-  if (forks && (name === "SCHED_DEADLINE" || (flags & resetOnFork) !== 0n)) {
+  if (forks && !survivesFork(asked)) {
     const why = "it would not survive the fork into the container's namespaces";
     throw new RuntimeError("unimplemented", `scheduler ${name} with these flags cannot be given to this process: ${why}`);
   }

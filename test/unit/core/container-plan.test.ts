@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { planContainer } from "../../../src/core/container-plan.ts";
+import { shapeWithout } from "../../../src/core/other-namespaces.ts";
 import { encodePlan } from "../../../src/core/plan.ts";
 import { attachFlag, noSlot, nsKind, podPin } from "../../../src/core/plan-schema.ts";
 import { mountAttr, msRec, propagation } from "../../../src/core/rootfs/mount-flags.ts";
@@ -338,5 +339,52 @@ describe("many mounts", () => {
 
   it("are refused with a reason where all must be opened ahead", () => {
     expect(() => planContainer(containerInput({ pod: userPod, oci: spec({ mounts: binds }) }))).toThrow(/too many mounts/);
+  });
+});
+
+describe("namespaces that are not the pod's", () => {
+  const others = { network: { path: "/run/netns/x" }, ipc: "new", uts: "new" } as const;
+  const pod = shapeWithout(plainPod, others);
+  const namespaces = { joined: [{ slot: 9, kind: nsKind.net }], made: nsKind.ipc | nsKind.uts };
+  const oci = { ...spec(), hostname: "web" };
+
+  it("are joined and made where the pod's are, before any path is looked at", () => {
+    const { plan } = planContainer(containerInput({ pod, namespaces, oci }));
+    inOrder(
+      plan,
+      { op: "join-ns", slot: 9, kind: nsKind.net },
+      { op: "new-ns", kinds: nsKind.ipc | nsKind.uts },
+      { op: "hostname", name: "web" },
+      { op: "open-tree" },
+    );
+    expect(all(plan, "join-ns")).toHaveLength(1);
+    expect(names(plan)).not.toContain("loopback-up");
+  });
+
+  it("belong to the pod's user namespace, where there is one", () => {
+    const { plan } = planContainer(
+      containerInput({ pod: shapeWithout(userPod, { network: "new" }), namespaces: { joined: [], made: nsKind.net } }),
+    );
+    inOrder(plan, { op: "join-ns", slot: podPin.user }, { op: "new-ns" }, { op: "loopback-up" }, { op: "pivot" });
+    expect(all(plan, "new-ns").some(({ kinds }) => (kinds & nsKind.net) !== 0)).toBe(true);
+    expect(all(plan, "join-ns").map(({ slot }) => slot)).not.toContain(podPin.net);
+  });
+});
+
+describe("scheduler, I/O priority and memory policy", () => {
+  const process = {
+    scheduler: { policy: "SCHED_DEADLINE", runtime: 1, deadline: 2, period: 3 },
+    ioPriority: { class: "IOPRIO_CLASS_RT" },
+  };
+  const linux = { memoryPolicy: { mode: "MPOL_BIND", nodes: "0" } };
+
+  it("are set while the host's powers last", () => {
+    const { plan } = planContainer(containerInput({ oci: spec({ process, linux }) }));
+    inOrder(plan, { op: "cgroup-attach" }, { op: "scheduler" }, { op: "io-priority" }, { op: "memory-policy" }, { op: "user" });
+  });
+
+  it("are refused where a fork into a shared PID namespace would lose them", () => {
+    const shared = containerInput({ oci: spec({ process }), pidNamespace: { kind: "pod" } });
+    expect(() => planContainer(shared)).toThrow(/SCHED_DEADLINE .* would not survive the fork/);
   });
 });

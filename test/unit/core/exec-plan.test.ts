@@ -77,4 +77,16 @@ describe("plan of an exec", () => {
     expect(waiting.indexOf("barrier")).toBeLessThan(waiting.indexOf("join-process"));
     expect(names(planExec(input))).not.toContain("barrier");
   });
+
+  it("has the container's scheduler, but for one that no fork hands on", () => {
+    const with_ = (scheduler: NonNullable<typeof process.scheduler>) => ({ ...input, process: { ...process, scheduler } });
+    expect(names(planExec(with_({ policy: "SCHED_BATCH", nice: 3 })))).toContain("scheduler");
+    for (const scheduler of [
+      { policy: "SCHED_DEADLINE", runtime: 1, deadline: 2, period: 3 },
+      { policy: "SCHED_OTHER", flags: ["SCHED_FLAG_RESET_ON_FORK"] },
+    ]) {
+      expect(names(planExec(with_(scheduler)))).not.toContain("scheduler");
+      expect(names(planExec({ ...with_(scheduler), hostPid: true }))).toContain("scheduler");
+    }
+  });
 });
