@@ -2,9 +2,10 @@
 import { constants } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { Socket } from "node:net";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { errnoName, messageOf, RuntimeError } from "../lib/errors.ts";
 import { addon } from "../native/addon.ts";
+import type { ChildExit } from "../native/types.ts";
 import { fullName, type PluginName, parseFileName } from "./plugin-name.ts";
 
 export interface InstalledPlugin {
@@ -24,14 +25,8 @@ export async function installedPlugins(
   for (const file of (await entriesOf(pluginDir)).toSorted()) {
     const path = join(pluginDir, file);
     try {
-      const { mode, uid, isFile } = await describe(path);
-      if (!isFile || (mode & 0o111) === 0) continue;
-      // It runs with all our rights.
-      if (uid !== 0 || (mode & 0o022) !== 0) {
-        throw new RuntimeError("failed_precondition", "it must belong to root and not be writable by others");
-      }
-      const name = parseFileName(file);
-      found.push({ name, path, config: await configOf(configDir, name) });
+      const plugin = await inspectPlugin(path, configDir);
+      if (plugin !== undefined) found.push(plugin);
     } catch (error) {
       onProblem(`NRI plugin ${path} is not started: ${messageOf(error)}`);
     }
@@ -39,9 +34,26 @@ export async function installedPlugins(
   return found;
 }
 
-async function describe(path: string): Promise<{ mode: number; uid: number; isFile: boolean }> {
-  const { mode, uid } = await stat(path);
-  return { mode, uid, isFile: (mode & constants.S_IFMT) === constants.S_IFREG };
+/** As it is now; undefined: there is no program. Rejects for one that must not be started. */
+export async function inspectPlugin(path: string, configDir: string): Promise<InstalledPlugin | undefined> {
+  const about = await describe(path);
+  if (about === undefined || !about.isFile || (about.mode & 0o111) === 0) return undefined;
+  // It runs with all our rights.
+  if (about.uid !== 0 || (about.mode & 0o022) !== 0) {
+    throw new RuntimeError("failed_precondition", "it must belong to root and not be writable by others");
+  }
+  const name = parseFileName(basename(path));
+  return { name, path, config: await configOf(configDir, name) };
+}
+
+async function describe(path: string): Promise<{ mode: number; uid: number; isFile: boolean } | undefined> {
+  try {
+    const { mode, uid } = await stat(path);
+    return { mode, uid, isFile: (mode & constants.S_IFMT) === constants.S_IFREG };
+  } catch (error) {
+    if (errnoName(error) === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 async function entriesOf(directory: string): Promise<string[]> {
@@ -67,6 +79,8 @@ async function configOf(directory: string, name: PluginName): Promise<string> {
 
 export interface LaunchedPlugin {
   readonly socket: Socket;
+  /** How its process has ended, when it has. */
+  readonly ended: Promise<string>;
   /** Safe to call again. */
   kill(): void;
 }
@@ -100,21 +114,24 @@ export function launchPlugin({ name, path }: InstalledPlugin): LaunchedPlugin {
     addon.close(theirs);
   }
   const { pidfd, pid } = spawned;
-  let ended = false;
+  let reaped = false;
   const kill = (): void => {
-    if (ended) return;
+    if (reaped) return;
     try {
       addon.killGroup(pid, sigkill);
     } catch {
       // It has just ended by itself.
     }
   };
-  addon
+  const ended = addon
     .waitChild(pidfd, true)
-    .catch(() => {})
+    .then(describeEnd, messageOf)
     .finally(() => {
-      ended = true;
+      reaped = true;
       addon.close(pidfd);
     });
-  return { socket: new Socket({ fd: ours }), kill };
+  return { socket: new Socket({ fd: ours }), ended, kill };
 }
+
+const describeEnd = ({ code, signal }: ChildExit): string =>
+  signal === 0 ? `it has ended with exit code ${code}` : `it was ended by signal ${signal}`;

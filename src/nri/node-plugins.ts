@@ -14,11 +14,12 @@ import { messageOf, RuntimeError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { listenUnix } from "../lib/unix-listener.ts";
 import { Adjustments } from "./adjustments.ts";
-import { installedPlugins, type LaunchedPlugin, launchPlugin } from "./launch.ts";
+import { Keeper } from "./keeper.ts";
+import { installedPlugins } from "./launch.ts";
 import type { EventName, MethodName, NoticeName, RequestOf, ResponseOf } from "./methods.ts";
 import { Owners } from "./owners.ts";
 import { Plugin, type PluginOptions } from "./plugin.ts";
-import { isNamed } from "./plugin-name.ts";
+import { isNamed, isSame } from "./plugin-name.ts";
 import { checkAllowed, type Rejectable } from "./policy.ts";
 import { asksForPlugins, checkPresent, type Requirement, requiredFor } from "./required.ts";
 import { SyncGate } from "./sync-gate.ts";
@@ -68,7 +69,7 @@ export class NodePlugins {
   readonly #log: Log;
   readonly #gate = new SyncGate();
   readonly #connecting = new Set<Plugin>();
-  readonly #launched = new Set<LaunchedPlugin>();
+  #keepers: readonly Keeper[] = [];
   #plugins: readonly Plugin[] = [];
   #server: Server | undefined;
   #stopped = false;
@@ -98,17 +99,10 @@ export class NodePlugins {
         return [];
       },
     );
-    await Promise.all(
-      installed.map(async (plugin) => {
-        try {
-          const launched = launchPlugin(plugin);
-          this.#launched.add(launched);
-          await this.#admit(launched.socket, plugin, launched);
-        } catch (error) {
-          this.#log.warn({ err: error }, `NRI plugin ${plugin.path} could not be started: ${messageOf(error)}`);
-        }
-      }),
+    this.#keepers = installed.map(
+      ({ path }) => new Keeper(path, { configDir, log: this.#log, admit: ({ socket: own }, plugin) => this.#admit(own, plugin) }),
     );
+    await Promise.all(this.#keepers.map((keeper) => keeper.start()));
     if (!external || this.#stopped) return;
     try {
       this.#server = await listenUnix(socket, (connection) => void this.#connected(connection), 0o700);
@@ -122,7 +116,7 @@ export class NodePlugins {
     this.#server?.close();
     const why = new Error("the runtime stops");
     for (const plugin of [...this.#plugins, ...this.#connecting]) plugin.close(why);
-    for (const launched of this.#launched) launched.kill();
+    for (const keeper of this.#keepers) keeper.stop();
   }
 
   /** From telling the plugins of a new object until it is recorded. */
@@ -280,21 +274,22 @@ export class NodePlugins {
       return;
     }
     try {
-      await this.#admit(socket, undefined, undefined);
+      await this.#admit(socket, undefined);
     } catch (error) {
       this.#log.warn({ err: error }, `an NRI plugin that has connected is not used: ${messageOf(error)}`);
     }
   }
 
-  async #admit(socket: Socket, launched: PluginOptions["launched"], process: LaunchedPlugin | undefined): Promise<void> {
+  async #admit(socket: Socket, launched: PluginOptions["launched"]): Promise<Plugin> {
     const { runtimeVersion, registrationTimeoutMs, requestTimeoutMs } = this.#options;
-    const plugin = new Plugin(socket, {
+    const plugin: Plugin = new Plugin(socket, {
       runtimeVersion,
       registrationTimeoutMs,
       requestTimeoutMs,
       launched,
+      isTaken: (name) => [...this.#plugins, ...this.#connecting].some((other) => other !== plugin && isSame(other.name, name)),
       onUpdate: (asking, request) => this.#unsolicited(asking, request),
-      onClose: (closed, why) => this.#forget(closed, why, process),
+      onClose: (closed, why) => this.#forget(closed, why),
     });
     this.#connecting.add(plugin);
     try {
@@ -302,6 +297,7 @@ export class NodePlugins {
       const updates = await this.#gate.alone(() => this.#synchronize(plugin));
       this.#log.info({ plugin: plugin.title }, "an NRI plugin is connected");
       await this.#node.update(plugin.title, updates);
+      return plugin;
     } catch (error) {
       plugin.close(error instanceof Error ? error : new Error(messageOf(error)));
       throw error;
@@ -318,9 +314,7 @@ export class NodePlugins {
     return updates;
   }
 
-  #forget(plugin: Plugin, why: Error, process: LaunchedPlugin | undefined): void {
-    process?.kill();
-    if (process !== undefined) this.#launched.delete(process);
+  #forget(plugin: Plugin, why: Error): void {
     if (!this.#plugins.includes(plugin)) return;
     this.#plugins = this.#plugins.filter((other) => other !== plugin);
     if (!this.#stopped) this.#log.warn({ plugin: plugin.title, err: why }, `an NRI plugin is closed: ${messageOf(why)}`);

@@ -28,3 +28,5 @@ export const fullName = ({ index, base }: PluginName): string => `${index}-${bas
 
 /** The configuration names a plugin with or without its index. */
 export const isNamed = (name: PluginName, wanted: string): boolean => wanted === name.base || wanted === fullName(name);
+
+export const isSame = (a: PluginName, b: PluginName): boolean => fullName(a) === fullName(b);

@@ -38,6 +38,8 @@ export interface PluginOptions {
   readonly requestTimeoutMs: number;
   /** Fields that its own name does not decide: of one that we have started. */
   readonly launched: { readonly name: PluginName; readonly config: string } | undefined;
+  /** Whether another one has this name. */
+  readonly isTaken: (name: PluginName) => boolean;
   /** Answers an unsolicited request; only asked once the plugin is synchronized. */
   readonly onUpdate: (plugin: Plugin, request: UpdateContainersRequest) => Promise<readonly ContainerUpdate[]>;
   readonly onClose: (plugin: Plugin, why: Error) => void;
@@ -51,6 +53,7 @@ export class Plugin {
   readonly #mux: Mux;
   readonly #client: TtrpcClient;
   readonly #registered = Promise.withResolvers<PluginName>();
+  readonly #gone = Promise.withResolvers<Error>();
   readonly #withoutMethod = new Set<NoticeName>();
   #registeredOnce = false;
   #name: PluginName = { index: "", base: "" };
@@ -86,6 +89,11 @@ export class Plugin {
     return this.#closed !== undefined;
   }
 
+  /** Why the connection has ended, when it has. */
+  get gone(): Promise<Error> {
+    return this.#gone.promise;
+  }
+
   wants(event: EventName): boolean {
     return !this.closed && (this.#events & eventBit(event)) !== 0;
   }
@@ -101,7 +109,7 @@ export class Plugin {
       this.close(new RuntimeError("deadline_exceeded", `it has not registered in ${registrationTimeoutMs} ms`));
     }, registrationTimeoutMs);
     try {
-      this.#name = await this.#registered.promise;
+      await this.#registered.promise;
       clearTimeout(timer);
       const configured = await this.#call("Configure", {
         config: launched?.config ?? "",
@@ -172,7 +180,12 @@ export class Plugin {
     this.#registeredOnce = true;
     try {
       // One that we have started is called what its file is.
-      this.#registered.resolve(this.#options.launched?.name ?? checkedName(request.pluginIdx, request.pluginName));
+      const name = this.#options.launched?.name ?? checkedName(request.pluginIdx, request.pluginName);
+      // Two with one name could not be told apart, in conflicts least of all.
+      if (this.#options.isTaken(name))
+        throw new RuntimeError("already_exists", `a plugin called ${fullName(name)} is connected already`);
+      this.#name = name;
+      this.#registered.resolve(name);
     } catch (error) {
       // Closed when it has been told why.
       setImmediate(() => this.#registered.reject(error));
@@ -191,6 +204,7 @@ export class Plugin {
   #ended(why: Error): void {
     this.#closed = why;
     this.#registered.reject(why);
+    this.#gone.resolve(why);
     this.#client.close(why);
     this.#options.onClose(this, why);
   }

@@ -1,5 +1,8 @@
-/** A plugin in a process of its own: connected by descriptor, it writes what it is called for into the file that its configuration names. */
-import { appendFileSync } from "node:fs";
+/**
+ * A plugin in a process of its own: connected by descriptor, it writes what it is called for into the file that its configuration names,
+ * with the word "pid" behind it also what it is. While there is FILE.die it ends in the middle of the call that is named in it, once.
+ */
+import { appendFileSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { Socket } from "node:net";
 import { NriPlugin, type Request } from "./nri-plugin.ts";
 
@@ -16,6 +19,10 @@ const handlers = Object.fromEntries(
   [...plain, ...ofContainer].map((method) => [
     method,
     (request: Request) => {
+      if (existsSync(`${log}.die`) && readFileSync(`${log}.die`, "utf8") === method) {
+        rmSync(`${log}.die`);
+        process.exit(3);
+      }
       note(method, request);
       return {};
     },
@@ -27,7 +34,9 @@ const plugin = new NriPlugin(new Socket({ fd: Number(process.env["NRI_PLUGIN_SOC
   handlers: {
     ...handlers,
     Configure: ({ config = "" }) => {
-      log = config.trim();
+      const [file = "", word] = config.trim().split(" ");
+      log = file;
+      if (word === "pid") appendFileSync(log, `pid ${process.pid}\n`);
       // All but the validation, which it does not have.
       return { events: 0x1fff };
     },

@@ -1,6 +1,6 @@
 /** What NRI plugins may have of the core for a container: namespaces, cgroups, devices of the network, scheduling, seccomp. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { hierarchyDirectories } from "../helpers/cgroup-files.ts";
@@ -30,16 +30,16 @@ const namespaceOf = (pid: number | "self", kind: string): string => readlinkSync
 
 it("gives a container namespaces of its own, the node's, or others, and its execs the same", async () => {
   const plugin = await joinPlugin();
-  ip("netns", "add", "caisson-nri-ns");
+  const bound = join(nri.area, "netns");
+  writeFileSync(bound, "");
+  execFileSync("unshare", [`--net=${bound}`, "true"]);
   try {
-    const inside = execFileSync("ip", ["netns", "exec", "caisson-nri-ns", "readlink", "/proc/self/ns/net"], {
-      encoding: "utf8",
-    }).trim();
+    const inside = execFileSync("nsenter", [`--net=${bound}`, "readlink", "/proc/self/ns/net"], { encoding: "utf8" }).trim();
     await nri.inPod(
       async (podId, pod) => {
         const plain = await nri.pidOf(await nri.node.run(podId, pod, nri.sleeper()));
         wanted = {
-          linux: { namespaces: [{ type: "network", path: "/run/netns/caisson-nri-ns" }, { type: "ipc" }, { type: "-uts" }] },
+          linux: { namespaces: [{ type: "network", path: bound }, { type: "ipc" }, { type: "-uts" }] },
         };
         const id = await nri.node.run(podId, pod, nri.sleeper());
         const pid = await nri.pidOf(id);
@@ -51,7 +51,7 @@ it("gives a container namespaces of its own, the node's, or others, and its exec
           kinds.map((kind) => namespaceOf(pid, kind)).join("\n"),
         );
         const { linux } = await nri.spec(id);
-        expect(linux.namespaces).toContainEqual({ type: "network", path: "/run/netns/caisson-nri-ns" });
+        expect(linux.namespaces).toContainEqual({ type: "network", path: bound });
         expect(linux.namespaces).toContainEqual({ type: "ipc" });
         const saved = { container_id: id, location: join(nri.area, "saved.tar"), timeout: 10 };
         expect((await failure(nri.node.client.runtime("CheckpointContainer", saved))).details).toContain(
@@ -79,7 +79,7 @@ it("gives a container namespaces of its own, the node's, or others, and its exec
     const { container } = plugin.calls.find(({ method }) => method === "CreateContainer")?.request ?? {};
     expect(container?.linux?.namespaces.map(({ type }) => type)).toEqual(expect.arrayContaining(["mount", "pid", "ipc"]));
   } finally {
-    ip("netns", "del", "caisson-nri-ns");
+    execFileSync("umount", [bound]);
   }
 });
 
