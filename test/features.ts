@@ -229,7 +229,7 @@ export const sections: readonly Section[] = [
       {
         tag: "stats-queues",
         what: "Queues, times and merges of blkio's requests",
-        no: { all: "not built: files of schedulers that current kernels no longer have, but for BFQ" },
+        no: { all: "read where the kernel has the files (CFQ's, BFQ's with CONFIG_BFQ_CGROUP_DEBUG): no kernel here has" },
       },
       { tag: "stats-pressure", what: "Pressure (PSI)" },
       { tag: "stats-network", what: "Counters of each network interface" },

@@ -72,6 +72,8 @@ describe("resources", () => {
     expect(detail.memory).toMatchObject({ hierarchical_memory_limit: expect.any(BigInt), pgfault: expect.any(BigInt) });
     expect(detail.numa.total?.N0).toBeGreaterThan(0n);
     expect(Object.keys(detail.counted)).toHaveLength(4);
+    const waits = globSync("/sys/fs/cgroup/blkio/blkio.{bfq.,}io_wait_time_recursive");
+    expect("waitTime" in detail.blkio).toBe(waits.length > 0);
     expect(cgroup.devices.find((device) => device.major === major && device.minor === minor)?.writeBytes).toBeGreaterThanOrEqual(
       1n << 20n,
     );

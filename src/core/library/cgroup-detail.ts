@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { errnoName } from "../../lib/errors.ts";
+import { type BlkioDetail, readBlkioDetail } from "./blkio-detail.ts";
 import type { ContainerCgroup } from "./container-cgroup.ts";
 
 export interface CgroupDetail {
@@ -13,6 +14,8 @@ export interface CgroupDetail {
   readonly processors: readonly { readonly total: bigint; readonly user: bigint; readonly system: bigint }[];
   /** Settings of cpuset: "cpus", "mems", "cpu_exclusive" and what else the kernel has. */
   readonly cpuset: Readonly<Record<string, string>>;
+  /** Queues, times and merges of block devices, where the kernel tells them. */
+  readonly blkio: BlkioDetail;
   /** rdma.current and rdma.max, misc.current and misc.max: "mlx4_0 hca_handle=2", a line each. */
   readonly counted: Readonly<Record<"rdma.current" | "rdma.max" | "misc.current" | "misc.max", readonly string[]>>;
 }
@@ -38,6 +41,7 @@ export function readCgroupDetail({ cgroups, path }: ContainerCgroup): CgroupDeta
     cpuset: Object.fromEntries(
       cpusetFiles.split(" ").flatMap((name) => lines("cpuset", `cpuset.${name}`).map((text): [string, string] => [name, text])),
     ),
+    blkio: readBlkioDetail(lines),
     counted: {
       "rdma.current": lines("rdma", "rdma.current"),
       "rdma.max": lines("rdma", "rdma.max"),

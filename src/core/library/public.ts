@@ -6,6 +6,7 @@ export { RuntimeError } from "../../lib/errors.ts";
 export type { CgroupsMode, CheckpointOptions, CommonOptions, RestoreOptions } from "../criu/checkpoint-options.ts";
 export type { OciCapabilities, OciIdMapping, OciRlimit, OciSeccomp } from "../oci.ts";
 export type { AttachedStreams, AttachRequest, CgroupMetrics, InterfaceCounters } from "../runtime.ts";
+export type { BlkioDetail, BlkioValue } from "./blkio-detail.ts";
 export type { CgroupDetail } from "./cgroup-detail.ts";
 export type {
   CgroupConfig,
