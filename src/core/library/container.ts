@@ -2,53 +2,41 @@
  * A container, in libcontainer's verbs. What it is lies in its directory and in the system: any process may load it, and it outlives the
  * one that made it. Changes are made one at a time, whoever asks; reads never wait.
  */
-import { randomBytes } from "node:crypto";
-import { mkdirSync, openSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path/posix";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isDeepStrictEqual } from "node:util";
-import { codeOf, errnoName, messageOf, RuntimeError, wrapError } from "../../lib/errors.ts";
+import { codeOf, messageOf, RuntimeError } from "../../lib/errors.ts";
 import { removeStateTree } from "../../lib/state-files.ts";
-import { openFlag } from "../../native/constants.ts";
 import { attachToContainer, type ContainerInputs } from "../container-attach.ts";
-import { type CheckpointOptions, type RestoreOptions, timeoutOf } from "../criu/checkpoint-options.ts";
-import { HostRootfs } from "../host-rootfs.ts";
-import type { OciProcess } from "../oci.ts";
-import { findResctrl, leaveResctrl } from "../resctrl.ts";
-import type { AttachedStreams, AttachRequest, Rootfs } from "../runtime.ts";
+import type { CheckpointOptions, RestoreOptions } from "../criu/checkpoint-options.ts";
+import type { AttachedStreams, AttachRequest } from "../runtime.ts";
 import { checkConfig } from "./check-config.ts";
 import type { Config } from "./config.ts";
-import { bootId, ContainerAccess } from "./container-access.ts";
-import { cgroupOf, changeCgroup, freezeCgroup, missingParents, refuseUsedCgroup, removeCgroup } from "./container-cgroup.ts";
+import { ContainerAccess } from "./container-access.ts";
+import { freezeCgroup } from "./container-cgroup.ts";
+import { changeLimits } from "./container-change.ts";
+import { loadCriu, saveContainer } from "./container-checkpoint.ts";
+import { startFirst } from "./container-first.ts";
+import { startFurther } from "./container-further.ts";
 import { runPoststart, runPoststop } from "./container-hooks.ts";
 import { checkId } from "./container-id.ts";
-import { helperIdOf, removeContainerShim } from "./container-shim.ts";
+import { makeContainer, stateOrUndefined } from "./container-making.ts";
+import { takeDown } from "./container-removal.ts";
+import { helperIdOf } from "./container-shim.ts";
+import { signalContainer } from "./container-signal.ts";
 import { advance, type Status } from "./container-state.ts";
 import { type ContainerStats, readContainerStats } from "./container-stats.ts";
+import { destroyDeadlineMs, freezeDeadlineMs, startDeadlineMs } from "./deadlines.ts";
 import { lockContainer } from "./directory-lock.ts";
-import { alreadyExists, isPaused, notPaused, notRunning, stillRunning } from "./errors.ts";
+import { isPaused, notPaused, notRunning } from "./errors.ts";
 import { EventQueue } from "./event-queue.ts";
-import { signalExactly, startExec } from "./exec-start.ts";
-import { type InitStart, type StartedInit, startInit } from "./init-start.ts";
 import { findMachine } from "./machine.ts";
 import { type PressureLevel, watchMemoryPressure } from "./memory-pressure.ts";
 import { type OciState, ociStateOf } from "./oci-state.ts";
-import { withNamespacePaths } from "./other-namespaces.ts";
 import type { Process, ProcessExit } from "./process.ts";
 import type { ConsoleSize } from "./process-spec.ts";
-import { outsideKinds } from "./restore-plan.ts";
-import { refuseCriu, refuseUnmappedUser } from "./rootless.ts";
-import { readState, type SavedState, writeState } from "./saved-state.ts";
-import { shapeOf } from "./shape.ts";
-import { sharedParents } from "./shared-parents.ts";
-import { sigkill, signalNumber } from "./signals.ts";
-import { translateProcess } from "./translate.ts";
-import { resolveUser } from "./user.ts";
-import { namespaceOf } from "./validate.ts";
+import { refuseCriu } from "./rootless.ts";
+import { readState, type SavedState } from "./saved-state.ts";
 
-const startDeadlineMs = 120_000;
-const freezeDeadlineMs = 30_000;
-const destroyDeadlineMs = 60_000;
 const keepAliveMs = 60_000;
 /** No hierarchy tells anybody that a freezer was opened. */
 const resumePollMs = 50;
@@ -80,35 +68,7 @@ export class Container {
    * @throws RuntimeError invalid_argument for a bad id or config, already_exists, failed_precondition when its cgroup is in use.
    */
   static async create(stateDir: string, id: string, asked: Config): Promise<Container> {
-    checkId(id);
-    const config = withNamespacePaths(asked, resolve(stateDir, id));
-    const machine = await findMachine();
-    checkConfig(config, machine);
-    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
-    const directory = resolve(stateDir, id);
-    if (isContainer(directory)) throw alreadyExists();
-    const cgroup = cgroupOf(machine, id, config);
-    await refuseUsedCgroup(cgroup);
-    mkdirSync(directory, { recursive: true, mode: 0o711 });
-    using lock = await lockContainer(directory);
-    // A directory without a state is what a process left that was killed right here.
-    if (lock === undefined || isContainer(directory)) throw alreadyExists();
-    const madeParents = [...new Set([...sharedParents(stateDir, cgroup), ...missingParents(cgroup)])];
-    writeState(directory, {
-      id,
-      init_process_pid: 0,
-      init_process_start: 0,
-      created: new Date().toISOString(),
-      config,
-      rootless: machine.caller !== undefined,
-      cgroup_paths: Object.fromEntries(cgroup.cgroups.directories(cgroup.path)),
-      namespace_paths: {},
-      external_descriptors: [],
-      intel_rdt_path: "",
-      intel_rdt_mon_path: "",
-      caisson: { shim_id: randomBytes(32).toString("hex"), boot_id: bootId(), made_parents: madeParents },
-    });
-    return new Container(new ContainerAccess(machine, id, directory));
+    return new Container(await makeContainer(stateDir, id, asked));
   }
 
   /** Finds a container that this or any other process has made. @throws RuntimeError not_found `container does not exist`. */
@@ -151,9 +111,9 @@ export class Container {
     if (process.isStarted) throw new RuntimeError("failed_precondition", "the process was started already: make another one");
     await this.#access.change(async (state) => {
       const isInit = process.spec.init ?? state.init_process_pid === 0;
-      if (!isInit) await this.#startFurther(state, process);
+      if (!isInit) await startFurther(this.#access, state, process);
       else if (state.init_process_pid !== 0) throw new RuntimeError("failed_precondition", "container already has init process");
-      else await this.#startInit(state, process);
+      else await startFirst(this.#access, state, process, (signal) => this.signal(signal));
     });
   }
 
@@ -233,23 +193,7 @@ export class Container {
   /** Changes the limits of the cgroup, all or none; nothing else can be changed. */
   async set(config: Config): Promise<void> {
     checkConfig(config, this.#access.machine);
-    await this.#access.change(async (state) => {
-      if ((await this.#access.status(state)) === "stopped") throw notRunning();
-      const wanted = { ...state.config, cgroups: { ...state.config.cgroups, resources: config.cgroups?.resources ?? {} } };
-      if (!isDeepStrictEqual(withoutResources(wanted), withoutResources(config))) {
-        throw new RuntimeError("invalid_argument", "only cgroups.resources of a container can be changed");
-      }
-      const cgroup = this.#access.cgroup(state);
-      try {
-        await changeCgroup(cgroup, wanted);
-      } catch (error) {
-        await changeCgroup(cgroup, state.config).catch((stuck: unknown) => {
-          throw wrapError(`${String(error)}; putting back the former values failed`, stuck);
-        });
-        throw error;
-      }
-      writeState(this.#access.directory, { ...state, config: wanted });
-    });
+    await this.#access.change(async (state) => await changeLimits(this.#access, state, config));
   }
 
   /** @throws RuntimeError failed_precondition `container not running`, also when it is paused already. */
@@ -275,22 +219,7 @@ export class Container {
    * @throws RuntimeError failed_precondition `container not running`.
    */
   async signal(signal: number | string): Promise<void> {
-    const number = signalNumber(signal);
-    const state = this.state();
-    const { cgroups, path } = this.#access.cgroup(state);
-    const init = this.#access.init(state);
-    if (
-      number === sigkill &&
-      namespaceOf(state.config, "pid")?.path === undefined &&
-      namespaceOf(state.config, "pid") !== undefined
-    ) {
-      if (init === undefined) throw notRunning();
-      signalExactly(init, number);
-    } else if (number === sigkill && cgroups.directories(path).size > 0) await this.#killAll(state);
-    else if (init === undefined) throw notRunning();
-    else signalExactly(init, number);
-    // v1 delivers nothing to what is frozen.
-    if (number === sigkill) await cgroups.setFrozen(path, false, AbortSignal.timeout(freezeDeadlineMs));
+    await signalContainer(this.#access, this.state(), signal);
   }
 
   /** Each growth of the number of OOM kills while somebody listens; ends with the container. */
@@ -314,27 +243,8 @@ export class Container {
    */
   async checkpoint(options: CheckpointOptions): Promise<void> {
     refuseCriu(this.#access.machine.caller);
-    const { dump, findCriu, refuseUnsupportedShape } = await loadCriu();
     await this.#access.change(async (state) => {
-      const status = await this.#access.status(state);
-      const init = this.#access.init(state);
-      if (init === undefined || (status !== "running" && status !== "paused"))
-        throw new RuntimeError("failed_precondition", `Container cannot be checkpointed in ${status} state`);
-      const shape = state.caisson.shape ?? shapeOf(state.config);
-      refuseUnsupportedShape(shape);
-      const { cgroups, path } = this.#access.cgroup(state);
-      await dump({
-        what: `container ${this.id}`,
-        shim: await this.#access.needShim(state),
-        program: await findCriu(),
-        init,
-        terminal: state.caisson.terminal === true,
-        maskedPaths: state.config.maskPaths ?? [],
-        outside: outsideKinds(shapeOf(state.config)),
-        freezer: cgroups.freezer(path),
-        options,
-        signal: AbortSignal.timeout(timeoutOf(options)),
-      });
+      await saveContainer(this.#access, state, options);
       if (options.leaveRunning !== true && options.preDump !== true) await this.wait();
     });
   }
@@ -350,7 +260,13 @@ export class Container {
     if (process.isStarted) throw new RuntimeError("failed_precondition", "the process was started already: make another one");
     await this.#access.change(async (state) => {
       if (state.init_process_pid !== 0) throw new RuntimeError("failed_precondition", "container already has init process");
-      await this.#startInit(state, process, async (input) => await startRestored(input, options));
+      await startFirst(
+        this.#access,
+        state,
+        process,
+        (signal) => this.signal(signal),
+        async (input) => await startRestored(input, options),
+      );
       await (await this.#access.needShim(this.state())).start(helperIdOf(this.id), AbortSignal.timeout(startDeadlineMs));
     });
   }
@@ -363,7 +279,7 @@ export class Container {
     using lock = await lockContainer(this.#access.directory);
     if (lock === undefined) return;
     const state = stateOrUndefined(this.#access.directory);
-    if (state !== undefined) await this.#takeDown(state);
+    if (state !== undefined) await takeDown(this.#access, state);
     await removeStateTree(this.#access.directory);
     if (state !== undefined) await runPoststop(state, AbortSignal.timeout(destroyDeadlineMs));
   }
@@ -373,110 +289,6 @@ export class Container {
     for (const input of this.#inputs.values()) input[Symbol.dispose]();
     this.#inputs.clear();
     this.#access.release()?.disconnect();
-  }
-
-  async #takeDown(state: SavedState): Promise<void> {
-    const status = await this.#access.status(state);
-    if (status === "running") throw stillRunning();
-    const cgroup = this.#access.cgroup(state);
-    const signal = AbortSignal.timeout(destroyDeadlineMs);
-    if (status === "paused") {
-      if (this.#access.init(state) !== undefined) throw isPaused();
-      await cgroup.cgroups.setFrozen(cgroup.path, false, signal);
-    }
-    await this.#endHelper(state);
-    await removeCgroup(cgroup, state.caisson.made_parents, signal);
-    leaveResctrl(this.id, state.config.intelRdt);
-  }
-
-  /** With whatever it has started. Before the first process there is one only if a start was killed half-way. Whether there was one. */
-  async #endHelper(state: SavedState): Promise<boolean> {
-    const link = await this.#access.link(state);
-    this.#access.release();
-    const { machine, directory } = this.#access;
-    await removeContainerShim(machine, directory, state.caisson.shim_id, link, AbortSignal.timeout(destroyDeadlineMs));
-    return link !== undefined;
-  }
-
-  async #startInit(
-    state: SavedState,
-    process: Process,
-    start: (input: InitStart) => Promise<StartedInit> = startInit,
-  ): Promise<void> {
-    const { machine, directory } = this.#access;
-    const { config } = state;
-    // What a path leads to may have changed since create().
-    checkConfig(config, machine);
-    const cgroup = this.#access.cgroup(state);
-    if (await this.#endHelper(state)) {
-      // Linux kills at birth whoever is cloned into a cgroup that cgroup.kill was ever written to (seen in 6.18): it has to be a new one.
-      await removeCgroup(cgroup, [], AbortSignal.timeout(destroyDeadlineMs));
-    }
-    await refuseUsedCgroup(cgroup);
-    const madeParents = [...new Set([...state.caisson.made_parents, ...missingParents(cgroup)])];
-    writeState(directory, { ...state, caisson: { ...state.caisson, made_parents: madeParents } });
-    const started = await start({
-      machine,
-      directory,
-      id: this.id,
-      shimId: state.caisson.shim_id,
-      config,
-      cgroup,
-      madeParents,
-      spec: process.spec,
-      describe: async (root) => await this.#describe(config, process, root),
-      signal: AbortSignal.timeout(startDeadlineMs),
-    });
-    const { pid, startTicks } = started.identity;
-    this.#access.take(started.link);
-    writeState(directory, {
-      ...state,
-      init_process_pid: pid,
-      init_process_start: Number(startTicks),
-      intel_rdt_path: findResctrl(this.id, config.intelRdt)?.group ?? "",
-      intel_rdt_mon_path: findResctrl(this.id, config.intelRdt)?.monitor ?? "",
-      namespace_paths: namespacePaths(config, pid),
-      external_descriptors: [0, 1, 2].map((fd) => linkOf(`/proc/${pid}/fd/${fd}`)),
-      caisson: {
-        ...state.caisson,
-        boot_id: bootId(),
-        shape: started.shape,
-        terminal: process.spec.terminal === true,
-        made_parents: madeParents,
-        ...attachableOf(process),
-      },
-    });
-    process.started({ ...started, ended: this.#access.initEnded, signal: async (signal) => await this.signal(signal) });
-  }
-
-  async #startFurther(state: SavedState, process: Process): Promise<void> {
-    const status = await this.#access.status(state);
-    if (status === "paused") throw isPaused();
-    const init = this.#access.init(state);
-    if (status !== "running" || init === undefined) throw notRunning();
-    const shape = state.caisson.shape ?? shapeOf(state.config);
-    await using root = new HostRootfs(openSync(`/proc/${init.pid}/root`, openFlag.path | openFlag.directory));
-    const running = await startExec({
-      machine: this.#access.machine,
-      id: this.id,
-      config: state.config,
-      cgroup: this.#access.cgroup(state),
-      shape,
-      init,
-      shim: await this.#access.needShim(state),
-      spec: process.spec,
-      process: await this.#describe(state.config, process, root),
-      signal: AbortSignal.timeout(startDeadlineMs),
-    });
-    process.started(running);
-  }
-
-  async #describe(config: Config, process: Process, root: Rootfs): Promise<OciProcess> {
-    const user = await resolveUser(process.spec.user, root);
-    const { caller } = this.#access.machine;
-    if (caller !== undefined) refuseUnmappedUser(config, user, caller);
-    const described = translateProcess(config, process.spec, user);
-    return { oomScoreAdj: this.#access.machine.ownOomScoreAdj, ...described };
   }
 
   async #release(): Promise<void> {
@@ -492,23 +304,6 @@ export class Container {
       });
     });
   }
-
-  async #killAll(state: SavedState): Promise<void> {
-    const { cgroups, path } = this.#access.cgroup(state);
-    const wasAlive = this.#access.init(state) !== undefined;
-    if (!wasAlive && (await cgroups.processes(path)).length === 0) throw notRunning();
-    await cgroups.kill(path, AbortSignal.timeout(destroyDeadlineMs));
-  }
-}
-
-/** CRIU's messages and what reads them are a third of the library's code, which few containers need. */
-async function loadCriu() {
-  const [program, dumping, restoring] = await Promise.all([
-    import("../criu/criu-program.ts"),
-    import("../criu/dump.ts"),
-    import("./restore-start.ts"),
-  ]);
-  return { ...program, ...dumping, ...restoring };
 }
 
 const cannotStart: Readonly<Record<Exclude<Status, "created">, string>> = {
@@ -516,51 +311,3 @@ const cannotStart: Readonly<Record<Exclude<Status, "created">, string>> = {
   running: "an already running container",
   paused: "a container in the paused state",
 };
-
-function attachableOf({ spec }: Process): Pick<SavedState["caisson"], "attachable"> {
-  return spec.attachable === undefined ? {} : { attachable: spec.attachable };
-}
-
-function isContainer(directory: string): boolean {
-  return stateOrUndefined(directory) !== undefined;
-}
-
-function stateOrUndefined(directory: string): SavedState | undefined {
-  try {
-    return readState(directory);
-  } catch (error) {
-    if (codeOf(error) === "not_found") return undefined;
-    throw error;
-  }
-}
-
-function withoutResources({ cgroups, ...config }: Config): object {
-  const { resources: _, ...place } = cgroups ?? {};
-  return { ...config, cgroups: place };
-}
-
-/** libcontainer's names of the types. */
-const savedTypes = {
-  user: "NEWUSER",
-  ipc: "NEWIPC",
-  uts: "NEWUTS",
-  net: "NEWNET",
-  pid: "NEWPID",
-  mnt: "NEWNS",
-  cgroup: "NEWCGROUP",
-  time: "NEWTIME",
-};
-
-function namespacePaths(config: Config, pid: number): Record<string, string> {
-  return Object.fromEntries((config.namespaces ?? []).map(({ type }) => [savedTypes[type], `/proc/${pid}/ns/${type}`]));
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch (error) {
-    // An ordinary user cannot look into a process that waits for its release.
-    if (errnoName(error) === "ENOENT" || errnoName(error) === "EACCES") return "";
-    throw error;
-  }
-}
