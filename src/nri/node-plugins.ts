@@ -214,10 +214,10 @@ export class NodePlugins {
         },
         required,
       );
-      if (reply?.reject === false) continue;
+      if (reply?.reject !== true) continue;
       throw new RuntimeError(
         "permission_denied",
-        `NRI plugin ${validator.title} rejects what plugins want of container ${wanted.pristine.name}: ${reply?.reason ?? ""}`,
+        `NRI plugin ${validator.title} rejects what plugins want of container ${wanted.pristine.name}: ${reply.reason}`,
       );
     }
   }
@@ -259,6 +259,7 @@ export class NodePlugins {
     } catch (error) {
       const why = messageOf(error);
       if (error instanceof RefusedCall) {
+        if (error.code === "unimplemented" && plugin.mayLack(event)) return undefined;
         throw new RuntimeError(error.code, `NRI plugin ${plugin.title} refuses ${event}: ${why}`, {}, error);
       }
       plugin.close(error instanceof Error ? error : new Error(why));

@@ -58,6 +58,7 @@ export class Plugin {
   #registeredOnce = false;
   #name: PluginName = { index: "", base: "" };
   #events = 0;
+  #namesEvents = false;
   #synchronized = false;
   #closed: Error | undefined;
   #tail: Promise<unknown> = Promise.resolve();
@@ -98,6 +99,11 @@ export class Plugin {
     return !this.closed && (this.#events & eventBit(event)) !== 0;
   }
 
+  /** It may be older than the method of that event, and has nothing to say then. */
+  mayLack(event: EventName): boolean {
+    return !this.#namesEvents || event === "UpdatePodSandbox";
+  }
+
   close(why: Error): void {
     this.#mux.close(why);
   }
@@ -122,6 +128,7 @@ export class Plugin {
       const unknown = configured.events & ~everyEvent;
       if (unknown !== 0)
         throw new RuntimeError("invalid_argument", `it wants events that are not known: 0x${unknown.toString(16)}`);
+      this.#namesEvents = configured.events !== 0;
       this.#events = configured.events === 0 ? everyEvent : configured.events;
     } catch (error) {
       this.close(error instanceof Error ? error : new Error(messageOf(error)));
