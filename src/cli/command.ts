@@ -38,6 +38,8 @@ export interface CommandContext {
   readonly connection: () => Connection;
   readonly socket: string;
   readonly place: ContainerPlace;
+  /** systemd makes the cgroups of new containers. */
+  readonly systemdCgroup: boolean;
   readonly print: (text: string) => void;
   /** A line for people that is no result; also in the log, if there is one. */
   readonly warn: (text: string) => void;

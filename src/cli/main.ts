@@ -84,10 +84,6 @@ async function run(asked: Asked, log: RunLog): Promise<number> {
   if (args.length < least || args.length > most) {
     throw misused(`caisson ${command.name} ${command.arguments}: got ${args.length} arguments`);
   }
-  if (globals.has("systemd-cgroup"))
-    throw new CommandError(
-      "--systemd-cgroup: containers without the daemon have cgroups without systemd; the daemon has runtime.cgroup_driver",
-    );
   const timeoutS = Number(globals.one("timeout") ?? defaultTimeoutS);
   if (!(timeoutS > 0)) throw misused("--timeout must be a number above 0");
   const socket = globals.one("socket") ?? process.env.CAISSON_SOCKET ?? defaultSocket;
@@ -105,6 +101,7 @@ async function run(asked: Asked, log: RunLog): Promise<number> {
       },
       socket,
       place: placeOf(globals),
+      systemdCgroup: globals.has("systemd-cgroup"),
       print,
       warn: (text) => log.write("warning", text),
     });

@@ -37,19 +37,19 @@ export const plan: Command = {
 
 async function explain(context: CommandContext, target: string): Promise<Explained> {
   const { place } = context;
-  if (target.includes("/") || target === ".") return await explainBundle(place, target);
+  if (target.includes("/") || target === ".") return await explainBundle(context, target);
   const container = await findContainer(place, target);
   if (container === undefined) return await explainPod(context, target);
   const { process } = readBundle(container.config().labels?.bundle ?? "");
   return await explainInit(place.root, container.id, container.config(), process);
 }
 
-async function explainBundle({ root }: ContainerPlace, target: string): Promise<Explained> {
+async function explainBundle(context: CommandContext, target: string): Promise<Explained> {
   const stats = statSync(target, { throwIfNoEntry: false });
   if (stats === undefined) throw new CommandError(`${target} does not exist`);
   if (!stats.isDirectory() && basename(target) !== "config.json") throw new CommandError(`${target} is no config.json`);
-  const { config, process, bundle } = readBundle(stats.isDirectory() ? target : dirname(target));
-  return await explainInit(root, basename(config.cgroups?.path ?? bundle), config, process);
+  const { config, process, bundle } = readBundle(stats.isDirectory() ? target : dirname(target), context);
+  return await explainInit(context.place.root, (config.cgroups?.path ?? bundle).split(/[/:]/).at(-1) ?? "", config, process);
 }
 
 async function findContainer({ root }: ContainerPlace, id: string): Promise<Container | undefined> {

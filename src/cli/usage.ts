@@ -16,7 +16,7 @@ export const globalFlags = {
   log: { value: "FILE", about: "where failures and warnings are appended (default: stderr)" },
   "log-format": { value: "FORMAT", about: "text or json" },
   debug: { about: "log more" },
-  "systemd-cgroup": { about: "let systemd make the cgroups (refused: not there yet)" },
+  "systemd-cgroup": { about: "let systemd make the cgroup: cgroupsPath is SLICE:PREFIX:NAME" },
   rootless: { value: "auto|true|false", about: "accepted for callers of other runtimes", hidden: true },
   help: { short: "h", about: "this text, or a verb's" },
   version: { short: "V", about: "the version of this command" },

@@ -92,6 +92,15 @@ describe("run #command", () => {
     expect(cli.place.leftovers()).toEqual([]);
   });
 
+  it("takes the path of a cgroup as systemd's where --systemd-cgroup says so", async () => {
+    const { id, bundle } = cli.bundle(sh("true"));
+    expect(await cli.run("--systemd-cgroup", "run", "-b", bundle, id)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups'),
+    });
+    expect(existsSync(join(cli.root, id))).toBe(false);
+  });
+
   it("refuses a field of config.json that it does not honour, and a bundle without one", async () => {
     const { id, bundle } = cli.bundle(sh("true"), (spec) => {
       spec.vm = { kernel: { path: "/k" } };

@@ -9,9 +9,11 @@ import { afterAll, it } from "vitest";
 import { Cgroups } from "../../src/core/cgroup/cgroups.ts";
 import { Systemd } from "../../src/core/cgroup/systemd.ts";
 import { SystemdCgroups } from "../../src/core/cgroup/systemd-cgroups.ts";
+import { allowedDevices, Container } from "../../src/core/library/public.ts";
 import type { OciResources } from "../../src/core/oci.ts";
 import type { Message } from "../helpers/cri-client.ts";
 import { Daemon } from "../helpers/daemon.ts";
+import { LibraryPlace, output, shell } from "../helpers/library-place.ts";
 import { buildBusyboxImage } from "../helpers/oci-image.ts";
 
 const onV2 = existsSync("/sys/fs/cgroup/cgroup.controllers");
@@ -316,6 +318,47 @@ it("a container of a pod with a user namespace is in its scope", async () => {
   const lines = readFileSync(`/proc/${await pidOf(inside)}/cgroup`, "utf8");
   assert.ok(lines.includes(`${slice("userns")}/${unitOf(inside)}`));
   await removePod(podId);
+});
+
+it("makes scopes for the library's containers too: limits, devices, further processes, pause, and nothing is left", async () => {
+  await using place = new LibraryPlace();
+  const id = place.newId();
+  const [unit, parent] = [`lib-${id}.scope`, "caissonlib.slice"];
+  const resources = (limit: number) => ({ devices: allowedDevices, memory: { limit: 64 << 20 }, pids: { limit } });
+  const at = { systemd: true, path: `${parent}:lib:${id}` };
+  const container = await place.create({ cgroups: { ...at, resources: resources(50) } }, id);
+  assert.equal(loadedUnits("lib-*"), "");
+  await container.run(shell("sleep 1000"));
+  assert.deepEqual(
+    ["ActiveState", "Slice", "TasksMax"].map((name) => property(unit, name)),
+    ["active", parent, "50"],
+  );
+  assert.equal(file("pids", `/${parent}/${unit}`, "pids.max"), "50");
+  assert.equal(file("memory", `/${parent}/${unit}`, onV2 ? "memory.max" : "memory.limit_in_bytes"), String(64 << 20));
+  const inScope = (await output(container, "cat /proc/self/cgroup")).split("\n");
+  assert.ok(
+    inScope.every((line) => line.endsWith(`/${parent}/${unit}`) || /^\d+:(misc|rdma):/.test(line)),
+    inScope.join("\n"),
+  );
+  assert.equal(
+    await output(container, "head -c 2 /dev/zero | wc -c; mknod /tmp/kmsg c 1 11; head -c 1 /tmp/kmsg 2>&1 || true", {
+      capabilities: { bounding: ["CAP_MKNOD"], effective: ["CAP_MKNOD"], permitted: ["CAP_MKNOD"] },
+    }),
+    "2\nhead: /tmp/kmsg: Operation not permitted",
+  );
+  await container.set({ ...container.config(), cgroups: { ...at, resources: resources(70) } });
+  assert.equal(property(unit, "TasksMax"), "70");
+  assert.equal(file("pids", `/${parent}/${unit}`, "pids.max"), "70");
+  await container.pause();
+  using again = await Container.load(place.stateDir, id);
+  assert.equal(await again.status(), "paused");
+  await again.resume();
+  assert.ok((await again.stats()).cgroup.processes > 0n);
+  await again.signal("KILL");
+  await again.wait();
+  await again.destroy();
+  await eventually("the end of the scope", () => loadedUnits("lib-*") === "");
+  assert.equal(cgroupExists(`/${parent}`), false);
 });
 
 for (const when of ["before", "after"]) {

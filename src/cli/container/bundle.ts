@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { fromOciSpec, type OciConfig, type ProcessSpec, processFromOci } from "../../core/library/public.ts";
 import { errnoName, messageOf } from "../../lib/errors.ts";
+import type { CommandContext } from "../command.ts";
 import { CommandError } from "../command-error.ts";
 
 export function readJson(file: string): unknown {
@@ -25,8 +26,11 @@ function readObject(file: string): object {
   return value;
 }
 
-/** `directory`: as the caller wrote it. */
-export function readBundle(directory: string): OciConfig & { readonly bundle: string } {
+/** `directory`: as the caller wrote it. `systemdCgroup`: its cgroupsPath is meant for systemd. */
+export function readBundle(
+  directory: string,
+  { systemdCgroup }: Pick<CommandContext, "systemdCgroup"> = { systemdCgroup: false },
+): OciConfig & { readonly bundle: string } {
   const bundle = resolve(directory);
   const file = join(bundle, "config.json");
   try {
@@ -35,7 +39,9 @@ export function readBundle(directory: string): OciConfig & { readonly bundle: st
     if (errnoName(error) !== "ENOENT") throw new CommandError(`${file}: ${messageOf(error)}`);
     throw new CommandError(`JSON specification file config.json not found in ${bundle}: make one with caisson spec`);
   }
-  return { ...fromOciSpec(readObject(file), bundle), bundle };
+  const { config, process } = fromOciSpec(readObject(file), bundle);
+  const cgroups = systemdCgroup ? { cgroups: { ...config.cgroups, systemd: true } } : {};
+  return { config: { ...config, ...cgroups }, process, bundle };
 }
 
 /** The process of a config.json alone, as `exec --process` has it. */

@@ -33,7 +33,7 @@ export interface Bundled {
 export async function createFromBundle(context: CommandContext, detached: boolean): Promise<Bundled> {
   const { flags, args, place } = context;
   const id = givenId(args);
-  const { config, process } = readBundle(flags.one("bundle") ?? ".");
+  const { config, process } = readBundle(flags.one("bundle") ?? ".", context);
   const consoleSocket = consoleSocketFor(flags, process.terminal === true, detached);
   const passed = descriptorsToPass(flags.integer("preserve-fds") ?? 0);
   const spec: ProcessSpec = {

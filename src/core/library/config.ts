@@ -68,9 +68,12 @@ export interface Resources extends Omit<OciResources, "devices"> {
 /** Where the container's processes are accounted: `path`, or `name` below `parent`. */
 export interface CgroupConfig {
   readonly name?: string;
+  /** With `systemd` the name of a slice; "system.slice" when absent. */
   readonly parent?: string;
-  /** From the hierarchy's root; relative: below the caller's own cgroup. */
+  /** From the hierarchy's root; relative: below the caller's own cgroup. With `systemd`: "SLICE:PREFIX:NAME", the scope PREFIX-NAME. */
   readonly path?: string;
+  /** The cgroup is a transient scope that systemd is asked for, over the system's bus. */
+  readonly systemd?: boolean;
   readonly resources?: Resources;
 }
 

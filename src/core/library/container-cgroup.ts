@@ -5,8 +5,11 @@ import { codeOf, RuntimeError } from "../../lib/errors.ts";
 import type { Cgroups } from "../cgroup/cgroups.ts";
 import { Cgroups as CgroupsOf } from "../cgroup/cgroups.ts";
 import { type Hierarchies, hierarchiesBelow, hierarchyKey } from "../cgroup/hierarchies.ts";
+import { SystemdCgroups } from "../cgroup/systemd-cgroups.ts";
 import { setDeviceRules } from "../device/device-cgroup.ts";
+import { deviceProperties } from "../device/device-properties.ts";
 import { completeRule } from "../device/device-rules.ts";
+import { scopeAt } from "./cgroup-scope.ts";
 import type { CgroupConfig, Config } from "./config.ts";
 import { delegatedAt, refuseUndelegated, withRemedy } from "./delegated-cgroups.ts";
 import type { Machine } from "./machine.ts";
@@ -23,6 +26,8 @@ export interface ContainerCgroup {
 /** Without a word the cgroup is named for the container, below the caller's own. */
 export function cgroupOf(machine: Machine, id: string, config: Config): ContainerCgroup {
   const inner = innerPath(config.cgroups, id);
+  if (config.cgroups?.systemd === true)
+    return { cgroups: new SystemdCgroups(machine.cgroups.hierarchies, machine.systemd), path: inner, delegated: false };
   const absolute = inner.startsWith("/");
   // Cleaned as if rooted where it begins: it cannot climb.
   const path = normalize(`/${inner}`);
@@ -33,7 +38,9 @@ export function cgroupOf(machine: Machine, id: string, config: Config): Containe
   return { cgroups: new CgroupsOf(handedOver), path, delegated: true };
 }
 
-function innerPath({ path, parent = "", name }: CgroupConfig = {}, id: string): string {
+function innerPath(config: CgroupConfig = {}, id: string): string {
+  if (config.systemd === true) return scopeAt(config, id);
+  const { path, parent = "", name } = config;
   if (path !== undefined && path !== "") return path;
   return join(parent, name ?? id);
 }
@@ -61,7 +68,9 @@ export function recordedCgroup(
     ...hierarchies.v1.map((hierarchy) => own(hierarchyKey(hierarchy), hierarchy.mountPoint)),
     ...(hierarchies.unified === undefined ? [] : [own("", hierarchies.unified.mountPoint)]),
   ]);
-  return { cgroups: new CgroupsOf(hierarchiesBelow(hierarchies, below)), path, delegated: machine.caller !== undefined };
+  const found = hierarchiesBelow(hierarchies, below);
+  const cgroups = config.cgroups?.systemd === true ? new SystemdCgroups(found, machine.systemd) : new CgroupsOf(found);
+  return { cgroups, path, delegated: machine.caller !== undefined };
 }
 
 /** @throws RuntimeError failed_precondition when something lives in it, or it is frozen. */
@@ -80,8 +89,18 @@ export function missingParents({ cgroups, path }: ContainerCgroup): readonly str
   return missing;
 }
 
+/** One that systemd makes comes later, around its first process: `admitProcess`. */
 export async function makeCgroup(at: ContainerCgroup, config: Config): Promise<void> {
+  if (at.cgroups.needsProcess(at.path)) return;
   await explained(at, at.cgroups.make(at.path, translateResources(config.cgroups?.resources ?? {})));
+  applyRules(at, config);
+}
+
+/** The process waits: it goes on in its cgroup, with all limits and rules in force. */
+export async function admitProcess(at: ContainerCgroup, containerId: string, config: Config, pid: number): Promise<void> {
+  const resources = translateResources(config.cgroups?.resources ?? {});
+  const devices = deviceProperties(resources.devices ?? []);
+  await at.cgroups.admit(at.path, { pid, containerId, resources, devices });
   applyRules(at, config);
 }
 

@@ -33,7 +33,7 @@ export async function runtimeFeatures(version: string): Promise<object> {
       cgroup: {
         v1,
         v2: hierarchies.unified !== undefined,
-        systemd: false,
+        systemd: true,
         systemdUser: false,
         rdma: honours("linux.resources.rdma"),
       },

@@ -19,6 +19,8 @@ import type { NamespaceType } from "./config.ts";
 import { planTree } from "./root-plan.ts";
 import type { Shape } from "./shape.ts";
 
+/** Number of the barrier at which the process is in no cgroup of its own yet. */
+export const cgroupBarrier = 0;
 /** Number of the barrier at which the clock offsets of a new time namespace are written. */
 export const timeBarrier = 1;
 /** Number of the barrier at which hooks of the runtime's namespaces run: everything is mounted, nothing is pivoted. */
@@ -46,7 +48,9 @@ export interface InitPlanInput {
   readonly keyring: boolean;
   /** Else the root is moved over "/". */
   readonly pivot: boolean;
-  /** v1 `tasks` files; on v2 the child is born in its cgroup. */
+  /** Its cgroup is made around it. */
+  readonly waitsForCgroup?: boolean;
+  /** v1 `tasks` files; on v2 the child is born in its cgroup, or put there at the barrier. */
   readonly cgroupTasks: readonly string[];
   readonly cgroupMount: CgroupMountSource;
   readonly settings: ProcessSettings;
@@ -89,6 +93,7 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       // Behind it an ordinary user's process no longer owns its own procfs files.
       ...(rootless ? [planOomScore(settings)] : []),
       { op: "clean-start" },
+      ...planCgroupBarrier(input),
       ...(oci.linux.intelRdt === undefined ? [] : [{ op: "barrier", number: rdtBarrier } as const]),
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
       ...(rootless ? [] : [planOomScore(settings)]),
@@ -121,6 +126,10 @@ export function planInit(input: InitPlanInput): { readonly cloneKinds: number; r
       { op: "exec", path: oci.process.args[0] ?? "", args: oci.process.args, env: environmentOf(oci.process.env) },
     ],
   };
+}
+
+export function planCgroupBarrier({ waitsForCgroup = false }: Pick<InitPlanInput, "waitsForCgroup">): readonly Op[] {
+  return waitsForCgroup ? [{ op: "barrier", number: cgroupBarrier }] : [];
 }
 
 interface PlannedNamespaces {

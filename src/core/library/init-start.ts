@@ -25,10 +25,10 @@ import type { Shim } from "../shim/shim.ts";
 import type { ShimLink } from "../shim-link.ts";
 import type { Config, TimeOffset } from "./config.ts";
 import { sendConsole } from "./console-socket.ts";
-import { type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
+import { admitProcess, type ContainerCgroup, makeCgroup, removeCgroup } from "./container-cgroup.ts";
 import { isMadeAhead, openRoot } from "./container-root.ts";
 import { helperIdOf, removeContainerShim, startContainerShim } from "./container-shim.ts";
-import { hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrier } from "./init-plan.ts";
+import { cgroupBarrier, hookBarrier, type InitPlanInput, netDeviceBarrier, planInit, timeBarrier } from "./init-plan.ts";
 import type { Machine } from "./machine.ts";
 import { hookStateOf } from "./oci-state.ts";
 import type { ProcessSpec } from "./process-spec.ts";
@@ -171,6 +171,7 @@ export async function gatherInit(
       sysctls: new Map(Object.entries(oci.linux.sysctl ?? {}).map(([key, value]) => [sysctlPath(key), value])),
       keyring: config.noNewKeyring !== true,
       pivot: config.noPivotRoot !== true,
+      waitsForCgroup: cgroup.cgroups.needsProcess(cgroup.path),
       cgroupTasks: use.taskFiles,
       cgroupMount: cgroupMountOf(machine, cgroup, shape),
       settings: processSettings(oci.process, machine.own, inUserNamespace, seccomp),
@@ -210,11 +211,13 @@ async function forkInit(
   let consoleFd: number | undefined;
   const identity = await shim.create({
     ...shimSide(input, shape, use),
+    ...(gathered.input.waitsForCgroup === true ? { cgroup: "" } : {}),
     plan: planned.plan,
     cloneKinds: planned.cloneKinds,
     fds,
     deadlineMs: parkDeadlineMs,
     onBarrier: async (number, pid) => {
+      if (number === cgroupBarrier) await admitProcess(input.cgroup, input.id, config, pid);
       if (number === hookBarrier) await runCreationHooks(config.hooks, hookStateOf(input.id, config), pid, signal);
       const place = findResctrl(input.id, config.intelRdt);
       if (number === rdtBarrier && place !== undefined && config.intelRdt !== undefined) {

@@ -47,7 +47,7 @@ const config: Fields<Config> = {
   labels: true,
 };
 const overlay: Fields<RootOverlay> = { layers: true, upper: true, work: true };
-const cgroups: Fields<CgroupConfig> = { name: true, parent: true, path: true, resources: true };
+const cgroups: Fields<CgroupConfig> = { name: true, parent: true, path: true, systemd: true, resources: true };
 const resources: Fields<Resources> = {
   devices: true,
   memory: true,

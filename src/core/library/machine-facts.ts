@@ -22,6 +22,7 @@ export function machineFacts(cgroupVersion: MachineFacts["cgroupVersion"]): Mach
     realDirectory: (path) => unlessAbsent(() => (statSync(path).isDirectory() ? realpathSync(path) : undefined)),
     isOwnNamespace,
     resctrl: mountedResctrl,
+    hasSystemd: () => existsSync("/run/systemd/system"),
     hasNamespace: (type) => existsSync(`/proc/self/ns/${type}`),
   };
 }

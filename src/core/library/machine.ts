@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { addon } from "../../native/addon.ts";
 import { Cgroups } from "../cgroup/cgroups.ts";
 import { hierarchiesBelow, parseOwnCgroups } from "../cgroup/hierarchies.ts";
+import { Systemd } from "../cgroup/systemd.ts";
 import { deviceLinks } from "../device/default-devices.ts";
 import { type OwnLimits, readOwnLimits } from "../process/own-limits.ts";
 import { SeccompCompiler } from "../process/seccomp.ts";
@@ -16,6 +17,8 @@ export interface Machine {
   /** Who we are, where that is not root. */
   readonly caller: Caller | undefined;
   readonly cgroups: Cgroups;
+  /** Asked by those containers whose cgroups it makes; not before. */
+  readonly systemd: Systemd;
   /** With paths that begin at this process's own cgroups; on v2 at their parent, since a cgroup with processes takes no children. */
   readonly ownCgroups: Cgroups;
   /** This process's own cgroups by hierarchyKey. */
@@ -62,6 +65,7 @@ async function look(): Promise<Machine> {
   return {
     caller,
     cgroups,
+    systemd: new Systemd(),
     ownPaths,
     shimCgroups: caller === undefined ? cgroups : new Cgroups(noHierarchies(cgroups.hierarchies)),
     ownCgroups: new Cgroups(hierarchiesBelow(cgroups.hierarchies, below)),

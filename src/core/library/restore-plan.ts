@@ -8,7 +8,7 @@ import type { Op, Plan } from "../plan.ts";
 import { nsKind } from "../plan-schema.ts";
 import { PlanSlots } from "../plan-slots.ts";
 import type { NamespaceType } from "./config.ts";
-import { type InitPlanInput, joinOrder, planRoot } from "./init-plan.ts";
+import { type InitPlanInput, joinOrder, planCgroupBarrier, planRoot } from "./init-plan.ts";
 import type { Shape } from "./shape.ts";
 
 export interface RestorePlanInput extends InitPlanInput {
@@ -38,6 +38,7 @@ export function planRestore(input: RestorePlanInput): { readonly cloneKinds: num
     plan: [
       { op: "parent-death-signal", signal: sigkill },
       { op: "clean-start" },
+      ...planCgroupBarrier(input),
       ...input.cgroupTasks.map((path): Op => ({ op: "cgroup-attach", path })),
       ...root.outer,
       ...joinOrder.flatMap((type): Op[] => {

@@ -10,9 +10,10 @@ import { ImageDirectory } from "../criu/image-directory.ts";
 import { restore } from "../criu/restore.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
 import { sendConsole } from "./console-socket.ts";
-import { makeCgroup, removeCgroup } from "./container-cgroup.ts";
+import { admitProcess, makeCgroup, removeCgroup } from "./container-cgroup.ts";
 import { openRoot } from "./container-root.ts";
 import { removeContainerShim, shimCgroupOf, startContainerShim } from "./container-shim.ts";
+import { cgroupBarrier } from "./init-plan.ts";
 import { firstSlot, gatherInit, type InitStart, type StartedInit, shimSide } from "./init-start.ts";
 import { planRestore } from "./restore-plan.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
@@ -57,12 +58,13 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
   using idmaps = new IdmapNamespaces({ user: null }, shim, signal);
   const gathered = await gatherInit(input, { shape, joined, stdio, root, process: described, idmaps });
   const use = gathered.use;
+  const late = gathered.input.waitsForCgroup === true;
   const externalsPath = join(directory, "criu");
   mkdirSync(externalsPath, { recursive: true, mode: 0o700 });
   undo.push("mount point", () => rmSync(externalsPath, { recursive: true }));
   const planned = planRestore({
     ...gathered.input,
-    cgroupTasks: [...use.taskFiles, ...(use.into === "" ? [] : [join(use.into, "cgroup.procs")])],
+    cgroupTasks: [...use.taskFiles, ...(late || use.into === "" ? [] : [join(use.into, "cgroup.procs")])],
     // One more: CRIU's socket comes behind ours.
     receivedSlots: gathered.input.receivedSlots + 1,
     externalMounts: notes.externalMounts,
@@ -85,6 +87,9 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
     externalsPath,
     stdio: input.spec.terminal === true ? undefined : [stdin, stdout, stderr],
     mayMount: true,
+    onBarrier: async (number, pid) => {
+      if (number === cgroupBarrier) await admitProcess(cgroup, input.id, config, pid);
+    },
     freezer: cgroup.cgroups.freezer(cgroup.path),
     cgroupRoot: shape.cgroup === "new" ? "/" : cgroup.path,
     shimFreezer: machine.shimCgroups.freezer(shimCgroupOf(shimId)),

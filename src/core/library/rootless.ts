@@ -34,6 +34,7 @@ export function refuseBeyondUser(config: Config, caller: Caller): void {
     netDevices: Object.keys(config.netDevices ?? {}).length > 0,
     intelRdt: config.intelRdt !== undefined,
     timeOffsets: config.timeOffsets !== undefined,
+    "cgroups.systemd": config.cgroups?.systemd === true,
     idmapRoot: config.idmapRoot === true,
     "id-mapped mounts": (config.mounts ?? []).some(isIdMapped),
   };

@@ -8,6 +8,7 @@ import type { OciIdMapping } from "../oci.ts";
 import { checkListener } from "../process/seccomp-listener.ts";
 import { checkIntelRdt } from "../resctrl.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
+import { scopeAt } from "./cgroup-scope.ts";
 import type { Config, Device, Mount, NamespaceType } from "./config.ts";
 import { invalidConfig as invalid } from "./errors.ts";
 import { refuseUnknownFields } from "./known-fields.ts";
@@ -24,6 +25,8 @@ export interface MachineFacts {
   /** Where resctrl is mounted. */
   readonly resctrl: () => string | undefined;
   readonly cgroupVersion: "v1" | "v2" | "hybrid";
+  /** Whether process 1 is systemd. */
+  readonly hasSystemd: () => boolean;
 }
 
 export const namespaceTypes: readonly NamespaceType[] = ["user", "ipc", "uts", "net", "pid", "mnt", "cgroup", "time"];
@@ -180,6 +183,14 @@ function checkCgroups({ cgroups }: Config, facts: MachineFacts): void {
   if (cgroups === undefined) return;
   if (cgroups.path !== undefined && (cgroups.name !== undefined || cgroups.parent !== undefined)) {
     throw invalid("cgroup: either Path or Name and Parent should be used");
+  }
+  if (cgroups.systemd === true) {
+    // The id of a container is a name like another.
+    scopeAt(cgroups, "id");
+    if (!facts.hasSystemd()) {
+      const remedy = "leave out cgroups.systemd (--systemd-cgroup)";
+      throw new RuntimeError("failed_precondition", `systemd cannot make the cgroup: it does not run here; ${remedy}`);
+    }
   }
   const unified = cgroups.resources?.unified;
   if (unified !== undefined && Object.keys(unified).length > 0 && facts.cgroupVersion === "v1") {

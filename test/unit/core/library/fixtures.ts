@@ -12,6 +12,7 @@ export const facts: MachineFacts = {
     path.startsWith("/missing") ? undefined : path.replace(/^\/link/, "/elsewhere").replace(/(?<=.)\/$/, ""),
   isOwnNamespace: (type, path) => path === `/proc/self/ns/${type}`,
   hasNamespace: () => true,
+  hasSystemd: () => true,
   resctrl: () => "/sys/fs/resctrl",
 };
 

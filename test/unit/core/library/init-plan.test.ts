@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { NamespaceType } from "../../../../src/core/library/config.ts";
-import { type InitPlanInput, planInit, timeBarrier } from "../../../../src/core/library/init-plan.ts";
+import { cgroupBarrier, type InitPlanInput, planInit, timeBarrier } from "../../../../src/core/library/init-plan.ts";
 import { planSetns } from "../../../../src/core/library/setns-plan.ts";
 import type { OciProcess } from "../../../../src/core/oci.ts";
 import { encodePlan, type Plan } from "../../../../src/core/plan.ts";
@@ -67,6 +67,12 @@ describe("plan of a first process", () => {
       { op: "caps" },
       { op: "park" },
     );
+  });
+
+  it("waits for a cgroup that is made around it before it enters any, or has any namespace of its own to make", () => {
+    const found = plan({ waitsForCgroup: true, config: withUser, shape: shape({ user: "new", cgroup: "new" }) });
+    inOrder(found, { op: "barrier", number: cgroupBarrier }, { op: "cgroup-attach" }, { op: "join-ns" }, { op: "new-ns" });
+    expect(all(plan(), "barrier")).toEqual([]);
   });
 
   it("keeps the caller's keyring when asked to", () => {

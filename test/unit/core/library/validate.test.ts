@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { scopeAt } from "../../../../src/core/library/cgroup-scope.ts";
 import type { Config, RootOverlay } from "../../../../src/core/library/config.ts";
 import { checkId } from "../../../../src/core/library/container-id.ts";
 import { Process } from "../../../../src/core/library/process.ts";
@@ -168,6 +169,27 @@ describe("rules of a config", () => {
     expect(refusal({ ...without("ipc"), ...sysctl("kernel.sem") })).toThrow("hosts ipc namespace");
     const own = { namespaces: [{ type: "mnt" as const }, { type: "net" as const, path: "/proc/self/ns/net" }] };
     expect(refusal({ ...own, ...sysctl("net.core.somaxconn") })).toThrow("host network namespace");
+  });
+
+  it("let systemd make a cgroup that is a scope, where it runs", () => {
+    const at = (cgroups: Config["cgroups"]) => refusal({ cgroups: { systemd: true, ...cgroups } });
+    for (const cgroups of [{}, { path: "a-b.slice:c:d" }, { path: ":c:d" }, { parent: "a.slice", name: "b" }])
+      expect(at(cgroups)).not.toThrow();
+    expect(at({ path: "/a/b" })).toThrow(
+      'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, got "/a/b"',
+    );
+    expect(at({ path: "a.slice:b:c.slice" })).toThrow("is no scope in a slice of systemd");
+    expect(at({ path: "a:b:c" })).toThrow("is not the name of a systemd slice");
+    expect(at({ path: "a.slice:b:c d" })).toThrow("is not the name of a systemd unit");
+    const without = () => validateConfig({ ...config, cgroups: { systemd: true } }, { ...facts, hasSystemd: () => false });
+    expect(without).toThrow("systemd cannot make the cgroup: it does not run here");
+  });
+
+  it("put the scope into its slice, named for the container where nothing else is said", () => {
+    expect(scopeAt({}, "one")).toBe("/system.slice/caisson-one.scope");
+    expect(scopeAt({ parent: "a-b.slice", name: "two" }, "one")).toBe("/a.slice/a-b.slice/caisson-two.scope");
+    expect(scopeAt({ path: "a-b.slice:c:d" }, "one")).toBe("/a.slice/a-b.slice/c-d.scope");
+    expect(scopeAt({ path: "::d" }, "one")).toBe("/system.slice/d.scope");
   });
 
   it("refuse unified resources where there is no v2", () => {
