@@ -105,6 +105,8 @@ static void child_ended(struct watch *watch, uint32_t events)
 	while (read(watch->fd, &info, sizeof info) > 0)
 		;
 	tasks_reap();
+	if (shim->shutdown_deadline != 0)
+		shutdown_continue(now_ms());
 }
 
 COLD static void signals_start(void)

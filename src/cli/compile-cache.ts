@@ -17,6 +17,12 @@ export function isOwnDirectory(path: string): boolean {
   }
 }
 
+/** undefined: there is none for this user. */
+export function ownCacheDirectory(): string | undefined {
+  return process.geteuid?.() === 0 && isOwnDirectory(compileCachePath) ? compileCachePath : undefined;
+}
+
 export function useCompileCache(): void {
-  if (process.geteuid?.() === 0 && isOwnDirectory(compileCachePath)) enableCompileCache(compileCachePath);
+  const directory = ownCacheDirectory();
+  if (directory !== undefined) enableCompileCache(directory);
 }

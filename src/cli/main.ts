@@ -123,18 +123,24 @@ function failed(error: unknown, asked: Asked | undefined, log: RunLog | undefine
   process.exitCode = own ?? asked?.command?.failure ?? 1;
 }
 
+async function main(argv: readonly string[]): Promise<void> {
+  let asked: Asked | undefined;
+  let log: RunLog | undefined;
+  // Connections to helpers alone do not keep a program alive, and this one waits for what they tell.
+  const alive = setInterval(() => {}, 60_000);
+  try {
+    asked = await understand(argv);
+    log = openRunLog(asked.globals.one("log"), asked.globals.one("log-format") ?? "text", asked.globals.has("debug"));
+    process.exitCode = await run(asked, log);
+  } catch (error) {
+    failed(error, asked, log);
+  } finally {
+    clearInterval(alive);
+  }
+  // Not by itself, when nothing is left to wait for: the heap would be taken apart piece by piece.
+  process.exit();
+}
+
 // Verbs are loaded when they are asked for, from here on.
 useCompileCache();
-let asked: Asked | undefined;
-let log: RunLog | undefined;
-// Connections to helpers alone do not keep a program alive, and this one waits for what they tell.
-const alive = setInterval(() => {}, 60_000);
-try {
-  asked = await understand(process.argv.slice(2));
-  log = openRunLog(asked.globals.one("log"), asked.globals.one("log-format") ?? "text", asked.globals.has("debug"));
-  process.exitCode = await run(asked, log);
-} catch (error) {
-  failed(error, asked, log);
-} finally {
-  clearInterval(alive);
-}
+void main(process.argv.slice(2));

@@ -137,6 +137,8 @@ export class ShimLink {
   async #reconnect(reason: RuntimeError): Promise<void> {
     const { podId, connect, log } = this.#options;
     this.#shim = undefined;
+    // As was wished. A pause would keep a program alive that has nothing else to do.
+    if (this.#ending) return;
     log.debug({ err: reason, pod: podId }, "connection to a shim ended");
     for (;;) {
       await sleep(reconnectPauseMs);

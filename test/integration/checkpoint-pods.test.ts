@@ -1,6 +1,16 @@
 /** What containers of a pod share, across CheckpointPod and RestorePod. Real processes go on working. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,9 +35,10 @@ afterAll(async () => {
 
 const realCriu = execFileSync("sh", ["-c", "command -v criu"], { encoding: "utf8" }).trim();
 const criu = (): string => join(place, "criu");
-/** Of one age: the daemon knows its version already. */
+/** The same file of one age: the daemon knows its version already. */
 function criuIs(script: string): void {
-  writeFileSync(criu(), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  writeFileSync(criu(), `#!/bin/sh\n${script}\n`);
+  chmodSync(criu(), 0o755);
   utimesSync(criu(), 1_700_000_000, 1_700_000_000);
 }
 const podNetwork = { linux: { security_context: { namespace_options: network.pod } } };
@@ -339,7 +350,7 @@ describe("what goes wrong", () => {
       }
       await goesOn(ids);
     };
-    rmSync(criu());
+    chmodSync(criu(), 0o600);
     await refused(grpcStatus.FAILED_PRECONDITION, /not possible: .*criu cannot be executed/);
     criuIs("kill -9 $$");
     await refused(grpcStatus.INTERNAL, /container [0-9a-f]+: CRIU was killed in the middle/);

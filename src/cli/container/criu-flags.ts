@@ -1,7 +1,9 @@
 /** What checkpoint and restore have in common. */
 import { resolve } from "node:path";
+import { keepCriuVersions } from "../../core/criu/criu-versions.ts";
 import type { CheckpointOptions } from "../../core/library/public.ts";
 import { CommandError } from "../command-error.ts";
+import { ownCacheDirectory } from "../compile-cache.ts";
 import type { Flags, FlagTable } from "../flags.ts";
 
 export const criuFlags = {
@@ -28,6 +30,8 @@ export function criuOptions(flags: Flags): Common {
   const mode = modes.find((known) => known === asked);
   if (asked !== undefined && mode === undefined) throw new CommandError(`Invalid manage-cgroups-mode value: ${asked}`);
   const work = flags.one("work-path");
+  const cache = ownCacheDirectory();
+  if (cache !== undefined) keepCriuVersions(cache);
   return {
     imagesDirectory: resolve(flags.one("image-path") ?? "checkpoint"),
     workDirectory: work === undefined ? undefined : resolve(work),

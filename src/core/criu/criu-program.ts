@@ -1,10 +1,11 @@
 /** The CRIU of this machine: found, asked for its version and for what the kernel lets it do. */
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, type Stats, statSync } from "node:fs";
 import { join } from "node:path/posix";
 import { RequestType, type Response } from "../../gen/criu/rpc.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 import { addon } from "../../native/addon.ts";
 import { CriuSession } from "./criu-session.ts";
+import { knownVersion, rememberVersion } from "./criu-versions.ts";
 
 /** major*10000 + minor*100 + sublevel, as everybody counts them. */
 const leastVersion = 31_600;
@@ -22,8 +23,6 @@ const featureText: Readonly<Record<CriuFeature, string>> = {
   lazyPages: "lazy pages (userfaultfd)",
 };
 
-const known = new Map<string, { readonly mtimeMs: number; readonly program: CriuProgram }>();
-
 /**
  * Absent: looked up in PATH.
  * @throws RuntimeError failed_precondition when there is none, or one that is too old; the message names what was found.
@@ -31,22 +30,22 @@ const known = new Map<string, { readonly mtimeMs: number; readonly program: Criu
 export async function findCriu(configured?: string): Promise<CriuProgram> {
   const path = configured ?? inPath();
   if (path === undefined) throw missing("criu was not found in PATH");
-  let mtimeMs: number;
+  let stat: Stats;
   try {
     accessSync(path, constants.X_OK);
-    ({ mtimeMs } = statSync(path));
+    stat = statSync(path);
   } catch (error) {
     throw missing(`${path} cannot be executed`, error);
   }
-  const seen = known.get(path);
-  if (seen?.mtimeMs === mtimeMs) return seen.program;
+  const seen = knownVersion(path, stat);
+  if (seen !== undefined) return { path, version: seen };
   const program = { path, version: await versionOf(path) };
   if (program.version < leastVersion) {
     throw missing(
       `${path} is CRIU ${versionText(program.version)}; checkpoint and restore need ${versionText(leastVersion)} or newer`,
     );
   }
-  known.set(path, { mtimeMs, program });
+  rememberVersion(path, stat, program.version);
   return program;
 }
 

@@ -1,8 +1,8 @@
 /**
- * Makes one program of test files, and one of the daemon and the command, for the virtual machine: its emulated processor takes a minute to
+ * Makes one program of test files, and one of the daemon, for the virtual machine: its emulated processor takes a minute to
  * load Vitest and to strip types, and seconds for each start of a daemon that consists of hundreds of files.
  */
-import { globSync } from "node:fs";
+import { cpSync, globSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Plugin, type RolldownOptions, rolldown } from "rolldown";
@@ -54,9 +54,10 @@ export async function bundleTests(dir: string, files: readonly Chosen[]): Promis
   await write(dir, "mjs", { input: { run: entry }, plugins: [entryOf(files), inPlace], external: [/^vite($|\/)/] });
 }
 
-/** What takes the place of dist/: each program and each worker thread under its own name. */
+/** What takes the place of dist/: the daemon and each worker thread under their own names, and the command as it is. */
 export async function bundleProduct(dir: string): Promise<void> {
-  const names = ["main", "cli/main", ...globSync("**/*-worker.js", { cwd: join(top, "dist") }).map((path) => path.slice(0, -3))];
+  const names = ["main", ...globSync("**/*-worker.js", { cwd: join(top, "dist") }).map((path) => path.slice(0, -3))];
   const input = Object.fromEntries(names.map((name) => [name, join(top, "dist", `${name}.js`)]));
   await write(dir, "js", { input, plugins: [inPlace] });
+  cpSync(join(top, "dist/command"), join(dir, "command"), { recursive: true });
 }
