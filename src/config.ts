@@ -184,7 +184,7 @@ const sections = {
     criu: key(v.union([absolutePath, v.literal("")]), "CRIU's program; empty: looked up in PATH, when it is needed.", ""),
     restore: key(
       v.boolean(),
-      "Whether CreateContainer takes the path of a checkpoint archive as an image; who may make pods then restores any on this node.",
+      "Whether CreateContainer takes the path of a checkpoint archive, or an image that holds one; who may make pods then restores any on this node.",
       false,
     ),
   },

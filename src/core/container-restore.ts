@@ -11,7 +11,7 @@ import type { CheckpointOptions } from "./criu/checkpoint-options.ts";
 import { findCriu } from "./criu/criu-program.ts";
 import { dump } from "./criu/dump.ts";
 import { fitImages } from "./criu/fitted-images.ts";
-import { ImageDirectory } from "./criu/image-directory.ts";
+import { ImageDirectory, type RestoreNotes } from "./criu/image-directory.ts";
 import { restore } from "./criu/restore.ts";
 import { planBareRoot, planExternals } from "./criu/restore-tree.ts";
 import { checkPrivileges, checkSeccomp } from "./criu/restored-check.ts";
@@ -144,7 +144,7 @@ export async function restoreInit(input: CreateInput, cgroupsPath: string, from:
       program,
       images,
       notes,
-      plan: planRestored({ ...gathered, cgroupTasks: late ? [] : tasks }, notes.externalMounts, externalsPath),
+      plan: planRestored({ ...gathered, cgroupTasks: late ? [] : tasks }, mountPointsOf(notes), externalsPath),
       cloneKinds: nsKind.mnt,
       fds,
       rootPath: gathered.attachPath,
@@ -200,6 +200,10 @@ function planRestored(input: ContainerPlanInput, externals: readonly string[], e
     ...planExternals(externals, externalsPath, scratch),
     ...planBareRoot(input.attachPath, scratch, input.oci.root.readonly === true),
   ];
+}
+
+function mountPointsOf({ externals }: RestoreNotes): readonly string[] {
+  return externals.map(({ mountPoint }) => mountPoint);
 }
 
 function pidSlot({ spec, pod }: CreateInput): number | undefined {

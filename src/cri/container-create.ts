@@ -7,17 +7,10 @@ import { step } from "../lib/step.ts";
 import { type Stuck, Undo } from "../lib/undo.ts";
 import { checkCgroupPlace } from "./adjust-cgroup.ts";
 import type { Context, CriApp } from "./app-types.ts";
+import { openCheckpoint } from "./checkpoint-source.ts";
 import { recordExit } from "./container-exit.ts";
 import { checkTarget, readySandbox } from "./container-preconditions.ts";
-import {
-  checkSaved,
-  isArchivePath,
-  openArchive,
-  restoreOf,
-  type SavedContainer,
-  savedImage,
-  unpackChanges,
-} from "./container-saved.ts";
+import { checkSaved, restoreOf, type SavedContainer, savedImage, unpackChanges } from "./container-saved.ts";
 import { advanceContainer } from "./container-state.ts";
 import { containerLogPath, makeLogDirectory } from "./log-path.ts";
 import type { Holder } from "./name-reservations.ts";
@@ -53,9 +46,8 @@ export async function createContainer(
   checkedSandboxMetadata(request.sandboxConfig);
   const sandbox = readySandbox(app, request.podSandboxId);
   const config = checkedContainerConfig(request.config);
-  if (!isArchivePath(app, config)) return { containerId: await claimContainer(app, sandbox, config, undefined, ctx.signal) };
-  await using archive = await openArchive(app, config.image?.image ?? "", ctx.signal);
-  return { containerId: await claimContainer(app, sandbox, config, archive.saved, ctx.signal) };
+  await using checkpoint = await openCheckpoint(app, config, ctx.signal);
+  return { containerId: await claimContainer(app, sandbox, config, checkpoint?.saved, ctx.signal) };
 }
 
 /** Makes the container, or finds the one that an equal request has made. With `saved` it goes on from a checkpoint. */

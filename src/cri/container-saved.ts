@@ -2,7 +2,6 @@
  * A container out of a checkpoint: what lies in a directory, as container-save.ts makes it. It may come from anybody. The request alone
  * says what the container may do and see; what is saved has to fit it, or is refused.
  */
-import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { lstat, mkdir, open, readdir, rm, writeFile } from "node:fs/promises";
 import { isIP } from "node:net";
@@ -10,12 +9,11 @@ import { basename, dirname, join, normalize } from "node:path/posix";
 import type { SocketPlace } from "../core/criu/saved-sockets.ts";
 import type { OciSpec } from "../core/oci.ts";
 import type { ContainerRestore, RootfsLayers } from "../core/runtime.ts";
-import type { ContainerConfig } from "../gen/cri/v1/api.ts";
 import type { Image } from "../image/image-service.ts";
 import { RuntimeError } from "../lib/errors.ts";
 import type { CriApp } from "./app-types.ts";
-import { type ConfigDump, makePrivate, member } from "./container-save.ts";
-import { checkpointsDir, writableLayerDir } from "./paths.ts";
+import { type ConfigDump, member } from "./container-save.ts";
+import { writableLayerDir } from "./paths.ts";
 import { packTar } from "./tar-program.ts";
 
 export interface SavedContainer {
@@ -25,76 +23,57 @@ export interface SavedContainer {
   readonly config: ConfigDump;
   readonly process: OciSpec["process"];
   readonly deleted: readonly string[];
+  /** Whether it changed any file of its root. */
+  readonly changed: boolean;
 }
 
+const ownNotes = `${member.images}/caisson.json`;
+const neededOfAll = [member.config, member.spec, `${member.images}/inventory.img`, `${member.images}/descriptors.json`];
+const neededOfOurs = [member.deleted, member.diff];
 const largestDocument = 8 << 20;
 const mostDeleted = 100_000;
 /** The runtime's own, of the pod. */
 const ownVariables = new Set(["HOSTNAME"]);
 
-/** A request whose image is a file of this node, where the configuration lets it be. */
-export function isArchivePath(app: CriApp, config: ContainerConfig): boolean {
-  return app.config.restoreFromArchives && (config.image?.image ?? "").startsWith("/");
-}
-
-/** Unpacks an archive, by the rules of layers, into a directory that is gone when it is closed. */
-export async function openArchive(
-  app: CriApp,
-  path: string,
-  signal: AbortSignal,
-): Promise<AsyncDisposable & { readonly saved: SavedContainer }> {
-  const stats = await lstat(path).catch(() => undefined);
-  if (stats?.isFile() !== true) throw new RuntimeError("not_found", `${path} is no checkpoint archive on this node`, { path });
-  const top = join(checkpointsDir(app.config), `restore-${randomBytes(6).toString("hex")}`);
-  const remove = async () => await rm(top, { recursive: true, force: true });
-  try {
-    await makePrivate(top);
-    const directory = join(top, "archive");
-    await app.images.unpackChanges([path], directory, [], signal);
-    await refuseLinks(directory);
-    return { saved: await readSaved(directory), [Symbol.asyncDispose]: remove };
-  } catch (error) {
-    await remove();
-    throw error;
-  }
-}
-
-/** No checkpoint has anything but directories and files of one name: whoever opens what else there is might be led elsewhere, or wait. */
-async function refuseLinks(directory: string): Promise<void> {
-  for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    if (entry.isDirectory() || (entry.isFile() && (await lstat(path)).nlink === 1)) continue;
-    throw new RuntimeError("data_loss", `the checkpoint cannot be used: ${path} is a link, a device or a pipe`, { path });
-  }
-}
-
-/** @throws RuntimeError data_loss for what is missing, damaged or something else than it should be. */
+/** @throws RuntimeError failed_precondition for what it lacks, data_loss for what is damaged or something else than it should be. */
 export async function readSaved(directory: string): Promise<SavedContainer> {
   const images = join(directory, member.images);
   // CRIU follows links: one in an archive would lead it to any file of the node.
   for (const path of [images, ...(await readdir(images).catch(() => [])).map((name) => join(images, name))]) {
     const stats = await lstat(path).catch(() => undefined);
-    if (path === images ? stats?.isDirectory() !== true : stats?.isFile() !== true) throw damaged(path);
+    if (stats === undefined) throw lacks(`${member.images}/, which holds CRIU's images`);
+    if (path === images ? !stats.isDirectory() : !stats.isFile()) throw damaged(path, "it is something else than it should be");
   }
+  const has = async (name: string) => (await lstat(join(directory, name)).catch(() => undefined))?.isFile() === true;
+  // Without our notes it is another runtime's, and those leave out what would be empty.
+  const own = await has(ownNotes);
+  const needed = own ? [...neededOfAll, ...neededOfOurs] : neededOfAll;
+  const lacking = (await Promise.all(needed.map(async (name) => ((await has(name)) ? [] : [name])))).flat();
+  if (lacking.length > 0) throw lacks(lacking.join(", "));
   const config = (await readDocument(join(directory, member.config))) as Partial<ConfigDump>;
   const spec = (await readDocument(join(directory, member.spec))) as Partial<OciSpec>;
-  const deleted = await readDocument(join(directory, member.deleted));
-  if (typeof config.name !== "string" || typeof config.rootfsImageRef !== "string") throw damaged(join(directory, member.config));
-  if (!isStrings(spec.process?.args) || typeof spec.process?.user?.uid !== "number") throw damaged(join(directory, member.spec));
-  if (!isStrings(deleted) || deleted.length > mostDeleted) throw damaged(join(directory, member.deleted));
+  const deleted = (await has(member.deleted)) ? await readDocument(join(directory, member.deleted)) : [];
+  if (typeof config?.rootfsImageRef !== "string") throw lacks(`rootfsImageRef, the digest of its image, in ${member.config}`);
+  if (!isStrings(spec?.process?.args)) throw lacks(`process.args, its command, in ${member.spec}`);
+  if (typeof spec.process.user?.uid !== "number") throw lacks(`process.user, its user, in ${member.spec}`);
+  if (!isStrings(deleted) || deleted.length > mostDeleted)
+    throw damaged(join(directory, member.deleted), "it is no list of paths");
   return {
     directory,
     sockets: { directories: [images], addresses: new Map() },
     config: config as ConfigDump,
     process: spec.process as OciSpec["process"],
     deleted,
+    changed: await has(member.diff),
   };
 }
 
 /** By its digest only: names may have come to mean something else. */
 export function savedImage(app: CriApp, { config }: SavedContainer): Image {
-  const id = config.rootfsImageRef;
-  const image = /^sha256:[0-9a-f]{64}$/.test(id) ? app.images.find(id) : undefined;
+  const id = config.rootfsImageRef.replace(/^(?=[0-9a-f]{64}$)/, "sha256:");
+  const image = /(?:^|@)sha256:[0-9a-f]{64}$/.test(id) ? app.images.find(id) : undefined;
+  if (image?.checkpointOf !== undefined)
+    throw new RuntimeError("failed_precondition", `the image of the checkpoint (${id}) holds a checkpoint itself`);
   if (image !== undefined) return image;
   throw new RuntimeError(
     "not_found",
@@ -114,7 +93,7 @@ export async function unpackChanges(
     const whiteouts = join(scratch, "whiteouts.tar");
     const names = await makeWhiteouts(join(scratch, "whiteouts"), saved.deleted);
     if (names.length > 0) await packTar(whiteouts, join(scratch, "whiteouts"), names, signal);
-    const archives = [...(names.length > 0 ? [whiteouts] : []), join(saved.directory, member.diff)];
+    const archives = [...(names.length > 0 ? [whiteouts] : []), ...(saved.changed ? [join(saved.directory, member.diff)] : [])];
     await app.images.unpackChanges(archives, layers.upper, layers.lowers, signal);
   } finally {
     await rm(scratch, { recursive: true, force: true });
@@ -174,10 +153,10 @@ async function readDocument(path: string): Promise<unknown> {
   try {
     await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const stats = await file.stat();
-    if (!stats.isFile() || stats.size > largestDocument) throw damaged(path);
+    if (!stats.isFile() || stats.size > largestDocument) throw damaged(path, "it is no file, or too large");
     return JSON.parse(await file.readFile("utf8"));
   } catch (error) {
-    throw damaged(path, error);
+    throw error instanceof RuntimeError ? error : damaged(path, "it is no JSON", error);
   }
 }
 
@@ -185,6 +164,10 @@ function isStrings(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every((item) => typeof item === "string");
 }
 
-function damaged(path: string, cause?: unknown): RuntimeError {
-  return new RuntimeError("data_loss", `the checkpoint cannot be used: ${path} is missing or damaged`, { path }, cause);
+function damaged(path: string, why: string, cause?: unknown): RuntimeError {
+  return new RuntimeError("data_loss", `the checkpoint cannot be used: ${path} is damaged: ${why}`, { path }, cause);
+}
+
+function lacks(what: string): RuntimeError {
+  return new RuntimeError("failed_precondition", `the checkpoint cannot be used: it lacks ${what}`);
 }

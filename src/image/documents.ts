@@ -17,12 +17,18 @@ export interface IndexEntry extends Descriptor {
   readonly annotations: JsonObject;
 }
 
-export interface Index {
+/** What the one who pushed it says of an image. */
+interface Annotated {
+  /** Name of the container whose checkpoint it holds, instead of programs to start. */
+  readonly checkpointOf: string | undefined;
+}
+
+export interface Index extends Annotated {
   readonly kind: "index";
   readonly manifests: readonly IndexEntry[];
 }
 
-export interface Manifest {
+export interface Manifest extends Annotated {
   readonly kind: "manifest";
   readonly config: Descriptor;
   readonly layers: readonly Descriptor[];
@@ -34,6 +40,9 @@ export interface ConfigDocument {
   readonly config: ImageConfig;
 }
 
+/** As those tools write them that make images of checkpoints. */
+const checkpointAnnotations = ["io.kubernetes.cri-o.annotations.checkpoint.name", "org.criu.checkpoint.container.name"];
+const longestName = 253;
 /** overlayfs takes no more lower directories. */
 const maxLayers = 500;
 const maxIndexEntries = 4096;
@@ -74,7 +83,7 @@ function platformOf(value: unknown, what: string): Platform | undefined {
  */
 export function parseManifest(data: Uint8Array, contentType: string, what: string): Index | Manifest {
   const document = parseJson(data, what);
-  checkSpelling(document, ["schemaVersion", "mediaType", "manifests", "config", "layers"], what);
+  checkSpelling(document, ["schemaVersion", "mediaType", "manifests", "config", "layers", "annotations"], what);
   const own = stringAt(document, "mediaType", what);
   const claimed = contentType.split(";")[0]?.trim().toLowerCase() ?? "";
   const known = (type: string): boolean => indexTypes.has(type) || manifestTypes.has(type);
@@ -101,7 +110,13 @@ function parseIndex(document: JsonObject, what: string): Index {
     const { raw, ...rest } = descriptor(entry, what);
     return { ...rest, platform: platformOf(raw.platform, what), annotations: objectAt(raw, "annotations", what) };
   });
-  return { kind: "index", manifests };
+  return { kind: "index", manifests, checkpointOf: checkpointName(document, what) };
+}
+
+function checkpointName(document: JsonObject, what: string): string | undefined {
+  const annotations = objectAt(document, "annotations", what);
+  const found = checkpointAnnotations.map((name) => annotations[name]).find((value) => value !== undefined);
+  return typeof found === "string" ? found.slice(0, longestName) : undefined;
 }
 
 function parseImageManifest(document: JsonObject, what: string): Manifest {
@@ -113,7 +128,7 @@ function parseImageManifest(document: JsonObject, what: string): Manifest {
   if (layers.length > maxLayers) throw invalid(what, `it has ${layers.length} layers, more than ${maxLayers}`);
   const odd = layers.find((layer) => !isLayerType(layer.mediaType));
   if (odd !== undefined) throw invalid(what, `layer type ${JSON.stringify(odd.mediaType)} is unknown`);
-  return { kind: "manifest", config, layers };
+  return { kind: "manifest", config, layers, checkpointOf: checkpointName(document, what) };
 }
 
 /** The config blob. */

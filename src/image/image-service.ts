@@ -37,6 +37,8 @@ export interface Image {
   readonly configJson: string;
   readonly chainId: string;
   readonly pinned: boolean;
+  /** Name of the container whose checkpoint it holds, as who pushed it says: nothing to start, but to restore. */
+  readonly checkpointOf?: string | undefined;
   /** Directories of the unpacked layers, topmost first; at least one (an empty one for an image without layers). */
   readonly layerDirs: readonly string[];
 }

@@ -13,6 +13,7 @@ export interface PulledImage {
   readonly digest: Digest;
   readonly configJson: string;
   readonly chainIds: readonly Digest[];
+  readonly checkpointOf: string | undefined;
 }
 
 const maxNamedCandidates = 5;
@@ -98,13 +99,16 @@ export class ImageSet {
       }
     }
     const old = this.#images.get(pulled.id);
-    const before = old === undefined || old.removed ? { repoTags: [], repoDigests: [] } : old;
+    const before = old === undefined || old.removed ? { ...pulled, repoTags: [], repoDigests: [] } : old;
+    // The same image may come by manifests that say different things of it. Nobody makes another's image one that cannot be started.
+    const isCheckpoint = pulled.checkpointOf !== undefined && before.checkpointOf !== undefined;
     const record = {
       id: pulled.id,
       repoTags: withName(before.repoTags, tag),
       repoDigests: withName(before.repoDigests, repoDigest),
       configJson: pulled.configJson,
       chainIds: pulled.chainIds,
+      ...(isCheckpoint ? { checkpointOf: pulled.checkpointOf } : {}),
       removed: false,
       changedAtMs: 0,
     };

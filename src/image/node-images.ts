@@ -104,7 +104,14 @@ export class NodeImages implements ImageService {
     const image = images.findDigest(reference.name, digest);
     if (image === undefined) return undefined;
     lease(image.chainIds);
-    return { id: image.id, reference, digest, configJson: image.configJson, chainIds: image.chainIds };
+    return {
+      id: image.id,
+      reference,
+      digest,
+      configJson: image.configJson,
+      chainIds: image.chainIds,
+      checkpointOf: image.checkpointOf,
+    };
   }
 
   find(reference: string): Image | undefined {
@@ -131,6 +138,7 @@ export class NodeImages implements ImageService {
       config: parseConfig(Buffer.from(record.configJson), record.id).config,
       configJson: record.configJson,
       chainId: record.chainIds.at(-1) ?? "",
+      checkpointOf: record.checkpointOf,
       pinned: pinned([...record.repoTags, ...record.repoDigests]),
       layerDirs: dirs.length === 0 ? [layers.emptyPath] : dirs,
     });

@@ -73,6 +73,7 @@ export class Puller {
       digest: resolved.digest,
       configJson: resolved.configJson,
       chainIds: chain,
+      checkpointOf: resolved.checkpointOf,
     };
   }
 

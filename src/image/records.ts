@@ -16,6 +16,8 @@ export interface ImageRecord {
   readonly configJson: string;
   /** Bottom first. */
   readonly chainIds: readonly Digest[];
+  /** Name of the container whose checkpoint it holds, by its annotation. */
+  readonly checkpointOf?: string | undefined;
   /** Its names are gone, but containers hold its layers. */
   readonly removed: boolean;
   /** Of the last change; the newer of two copies counts. */

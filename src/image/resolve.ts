@@ -16,6 +16,8 @@ export interface Resolved {
   readonly manifest: Manifest;
   readonly config: ConfigDocument;
   readonly configJson: string;
+  /** As the manifest says, or an index that leads to it. */
+  readonly checkpointOf: string | undefined;
 }
 
 /** Finds the image for `platform` behind the reference. */
@@ -46,7 +48,7 @@ interface Search {
   readonly signal: AbortSignal;
 }
 
-type Found = Pick<Resolved, "manifest" | "config" | "configJson">;
+type Found = Pick<Resolved, "manifest" | "config" | "configJson" | "checkpointOf">;
 
 async function choose(search: Search, raw: RawDocument, what: string, depth: number): Promise<Found | undefined> {
   const document = parseManifest(raw.data, raw.contentType, what);
@@ -61,7 +63,7 @@ async function choose(search: Search, raw: RawDocument, what: string, depth: num
     const contentType = agreed(inner.contentType, entry.mediaType, entry.digest);
     const found = await choose(search, { ...inner, contentType }, `${what} (${entry.digest})`, depth + 1);
     const fits = entry.platform !== undefined || (found !== undefined && runsOn(search.platform, found.config.platform));
-    if (found !== undefined && fits) return found;
+    if (found !== undefined && fits) return { ...found, checkpointOf: found.checkpointOf ?? document.checkpointOf };
   }
   return undefined;
 }
@@ -88,5 +90,5 @@ async function withConfig(search: Search, manifest: Manifest, what: string): Pro
       `${what} is invalid: ${manifest.layers.length} layers, but its config lists ${config.diffIds.length}`,
     );
   }
-  return { manifest, config, configJson: data.toString("utf8") };
+  return { manifest, config, configJson: data.toString("utf8"), checkpointOf: manifest.checkpointOf };
 }

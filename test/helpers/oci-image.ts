@@ -42,6 +42,8 @@ export interface ImageOptions {
   readonly tag?: string;
   /** Docker schema 2 media types in place of OCI's. */
   readonly docker?: boolean;
+  /** Of the manifest. */
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 export interface BuiltImage {
@@ -113,7 +115,9 @@ export function buildImage(dir: string, options: ImageOptions = {}): BuiltImage 
     ),
     type.config,
   );
-  const manifest = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: type.manifest, config, layers }));
+  const manifest = Buffer.from(
+    JSON.stringify({ schemaVersion: 2, mediaType: type.manifest, config, layers, annotations: options.annotations }),
+  );
   const image: BuiltImage = {
     dir,
     tag: options.tag ?? "latest",

@@ -306,7 +306,7 @@ describe("what cannot be done", () => {
     expect(await second.status()).toBe("stopped");
     expect(await second.processes()).toEqual([]);
     writeFileSync(join(imagesDirectory, "caisson.json"), "{");
-    await expect(second.restore(shell("x"), { imagesDirectory })).rejects.toThrow("caisson.json is missing or damaged");
+    await expect(second.restore(shell("x"), { imagesDirectory })).rejects.toThrow("caisson.json is damaged");
     await second.destroy();
   });
 });

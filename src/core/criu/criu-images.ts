@@ -1,10 +1,13 @@
 /** Reading of CRIU's image files. They may come from anybody: every length is checked. */
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path/posix";
+import { basename, join } from "node:path/posix";
+import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { PagemapEntry, PagemapHead } from "../../gen/criu/images.ts";
 import { RuntimeError } from "../../lib/errors.ts";
 
 const magics = 8;
+/** Has no number that says of which kind it is. */
+const inventory = "inventory.img";
 const largestBytes = 256 << 20;
 const pageBytes = 4096n;
 const present = 4;
@@ -15,9 +18,10 @@ export function readImage(path: string): readonly Buffer[] {
   if (size === undefined) throw damagedImage(path, "it is missing");
   if (size > largestBytes) throw damagedImage(path, "it is too large");
   const bytes = readFileSync(path);
-  if (bytes.length < magics) throw damagedImage(path, "it is too short");
+  const start = basename(path) === inventory ? magics / 2 : magics;
+  if (bytes.length < start) throw damagedImage(path, "it is too short");
   const messages: Buffer[] = [];
-  for (let at = magics; at < bytes.length; ) {
+  for (let at = start; at < bytes.length; ) {
     if (bytes.length - at < 4) throw damagedImage(path, "it ends in a length");
     const length = bytes.readUInt32LE(at);
     at += 4;
@@ -79,4 +83,24 @@ function bytesOf({ nrPages, compatNrPages, inParent, flags }: PagemapEntry): big
 /** @returns RuntimeError data_loss. */
 export function damagedImage(path: string, why: string, cause?: unknown): RuntimeError {
   return new RuntimeError("data_loss", `the checkpoint cannot be used: ${path} is damaged: ${why}`, { path }, cause);
+}
+
+/** A message without some of its fields, and with others behind it; `old` is the last of those left out, where that is a message. */
+export function rewriteMessage(
+  message: Uint8Array,
+  without: ReadonlySet<number>,
+  add: (writer: BinaryWriter, old: Uint8Array) => void,
+): Buffer {
+  const reader = new BinaryReader(message);
+  const writer = new BinaryWriter();
+  let old: Uint8Array = Buffer.alloc(0);
+  while (reader.pos < reader.len) {
+    const start = reader.pos;
+    const [number, type] = reader.tag();
+    const value = reader.skip(type, number);
+    if (!without.has(number)) writer.raw(message.subarray(start, reader.pos));
+    else if (type === WireType.LengthDelimited) old = new BinaryReader(value).bytes();
+  }
+  add(writer, old);
+  return Buffer.from(writer.finish());
 }

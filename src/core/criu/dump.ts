@@ -30,7 +30,7 @@ import { criuFailure } from "./criu-log.ts";
 import { type CriuProgram, needFeature } from "./criu-program.ts";
 import { externalMounts, parseMountTable } from "./external-mounts.ts";
 import { whileFrozen } from "./hold.ts";
-import { ImageDirectory, stdioNames } from "./image-directory.ts";
+import { ImageDirectory, netNamespaceKey, pidNamespaceKey, stdioNames } from "./image-directory.ts";
 import { PageServerLink } from "./page-server.ts";
 import { SeizedFreezer } from "./seized-freezer.ts";
 
@@ -172,10 +172,6 @@ function checkParent(images: string, parent: string | undefined): void {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true)
     throw new RuntimeError("invalid_argument", `parentPath: ${path} is no directory`, { path });
 }
-
-/** By which names CRIU asks for namespaces again. */
-export const pidNamespaceKey = "caissonPid";
-export const netNamespaceKey = "caissonNet";
 
 function externalNamespace(pid: number, type: "pid" | "net", key: string): string {
   return `${readlinkSync(`/proc/${pid}/ns/${type}`).replace(":[", "[")}:${key}`;

@@ -4,6 +4,7 @@ import { join } from "node:path/posix";
 import { addon } from "../../native/addon.ts";
 import { noSlot } from "../plan-schema.ts";
 import type { Shim } from "../shim/shim.ts";
+import { withGivenNamespaces } from "./foreign-images.ts";
 import { fittedSockets, type SocketPlace, socketFile } from "./saved-sockets.ts";
 
 export interface FittedImages extends Disposable {
@@ -22,12 +23,14 @@ export async function fitImages(
   { imagesDirectory, sockets }: { readonly imagesDirectory: string; readonly sockets: SocketPlace },
   scratch: string,
 ): Promise<FittedImages> {
-  const changed = fittedSockets(imagesDirectory, sockets);
-  if (changed === undefined) return { path: imagesDirectory, [Symbol.dispose]: () => {} };
+  const changed = new Map(withGivenNamespaces(imagesDirectory));
+  const fitted = fittedSockets(imagesDirectory, sockets);
+  if (fitted !== undefined) changed.set(socketFile, fitted);
+  if (changed.size === 0) return { path: imagesDirectory, [Symbol.dispose]: () => {} };
   const remove = () => rmSync(scratch, { recursive: true, force: true });
   try {
     mkdirSync(scratch, { recursive: true, mode: 0o700 });
-    writeFileSync(join(scratch, socketFile), changed, { mode: 0o600 });
+    for (const [name, content] of changed) writeFileSync(join(scratch, name), content, { mode: 0o600 });
     const lowers = [scratch, imagesDirectory];
     const { fds } = await shim.run({
       plan: [

@@ -13,6 +13,7 @@ import {
 import { join, resolve } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
 import { parseMountTable } from "./external-mounts.ts";
+import { notesOfImages } from "./foreign-images.ts";
 
 /** What descriptors 0, 1 and 2 of the first process were: a path in the container, or what CRIU calls something from outside. */
 export type StdioNames = readonly [string, string, string];
@@ -27,8 +28,29 @@ export interface CheckpointNotes {
   readonly externalNetwork?: boolean;
 }
 
+/** A mount from outside, by the name under which CRIU asks for it. */
+export interface ExternalMount {
+  readonly key: string;
+  /** As the container sees it. */
+  readonly mountPoint: string;
+}
+
+/** What a restore has to know, whoever has made the images. */
+export interface RestoreNotes {
+  readonly architecture: string;
+  readonly terminal: boolean;
+  readonly externals: readonly ExternalMount[];
+  /** Names under which CRIU asks for namespaces that are not in the images. */
+  readonly networkKey?: string;
+  readonly pidKey?: string;
+}
+
+/** By which names CRIU asks for namespaces in our own images. */
+export const pidNamespaceKey = "caissonPid";
+export const netNamespaceKey = "caissonNet";
+
 const stdioFile = "descriptors.json";
-const notesFile = "caisson.json";
+export const notesFile = "caisson.json";
 const inventory = "inventory.img";
 
 export class ImageDirectory implements Disposable {
@@ -62,21 +84,36 @@ export class ImageDirectory implements Disposable {
     writeFileSync(join(this.path, stdioFile), JSON.stringify(stdio), { mode: 0o600 });
   }
 
-  /** @throws RuntimeError data_loss; failed_precondition for a checkpoint of another architecture. */
-  readNotes(): CheckpointNotes {
+  /** @throws RuntimeError data_loss; failed_precondition for a checkpoint of another architecture, or of another runtime that has too little. */
+  readNotes(): RestoreNotes {
+    const notes = existsSync(join(this.path, notesFile)) ? this.#ownNotes() : notesOfImages(this.path, this.readStdio());
+    if (notes.architecture === process.arch) return notes;
+    throw new RuntimeError(
+      "failed_precondition",
+      `the checkpoint in ${this.path} is of ${notes.architecture}, this machine is ${process.arch}`,
+    );
+  }
+
+  #ownNotes(): RestoreNotes {
     const notes = this.#readJson(notesFile) as Partial<CheckpointNotes> | null;
     const { architecture, externalMounts, terminal, externalNetwork } = notes ?? {};
     if (notes?.version !== 1 || typeof architecture !== "string" || !isStrings(externalMounts) || typeof terminal !== "boolean")
       throw this.#damaged(notesFile);
-    if (architecture !== process.arch)
-      throw new RuntimeError(
-        "failed_precondition",
-        `the checkpoint in ${this.path} is of ${architecture}, this machine is ${process.arch}`,
-      );
-    return { version: 1, architecture, externalMounts, terminal, externalNetwork: externalNetwork === true };
+    return {
+      architecture,
+      terminal,
+      externals: externalMounts.map((mountPoint) => ({ key: mountPoint, mountPoint })),
+      ...(externalNetwork === true ? { networkKey: netNamespaceKey } : {}),
+      pidKey: pidNamespaceKey,
+    };
   }
 
   readStdio(): StdioNames {
+    if (!existsSync(join(this.path, stdioFile)))
+      throw new RuntimeError(
+        "failed_precondition",
+        `the checkpoint in ${this.path} cannot be restored: it lacks ${stdioFile}, the names of its stdin, stdout and stderr`,
+      );
     const names = this.#readJson(stdioFile);
     if (!isStrings(names) || names.length !== 3) throw this.#damaged(stdioFile);
     return names as unknown as StdioNames;
@@ -95,12 +132,7 @@ export class ImageDirectory implements Disposable {
   }
 
   #damaged(name: string, cause?: unknown): RuntimeError {
-    return new RuntimeError(
-      "data_loss",
-      `the checkpoint in ${this.path} cannot be used: ${name} is missing or damaged`,
-      {},
-      cause,
-    );
+    return new RuntimeError("data_loss", `the checkpoint in ${this.path} cannot be used: ${name} is damaged`, {}, cause);
   }
 }
 

@@ -16,9 +16,9 @@ import { callCriu, firstInherited } from "./criu-child.ts";
 import { checkPages } from "./criu-images.ts";
 import { criuFailure } from "./criu-log.ts";
 import { type CriuProgram, needFeature } from "./criu-program.ts";
-import { cgroupModes, netNamespaceKey, openWork, pidNamespaceKey } from "./dump.ts";
+import { cgroupModes, openWork } from "./dump.ts";
 import type { MountEntry } from "./external-mounts.ts";
-import type { CheckpointNotes, ImageDirectory } from "./image-directory.ts";
+import type { ImageDirectory, RestoreNotes } from "./image-directory.ts";
 import { treeBarrier } from "./restore-tree.ts";
 import { checkMounts, treeOf } from "./restored-check.ts";
 
@@ -32,7 +32,7 @@ export interface RestoreInput {
   readonly shim: Shim;
   readonly program: CriuProgram;
   readonly images: ImageDirectory;
-  readonly notes: CheckpointNotes;
+  readonly notes: RestoreNotes;
   /** Ends with the root at rootPath and the mounts from outside exposed in externalsPath, see restore-tree.ts. */
   readonly plan: Plan;
   readonly cloneKinds: number;
@@ -80,8 +80,8 @@ export async function restore(input: RestoreInput): Promise<Restored> {
   let consoleFd: number | undefined;
   const inherited = [
     ...inheritedStdio(input),
-    ...(input.notes.externalNetwork === true ? [{ key: netNamespaceKey, slot: unusedSlot }] : []),
-    ...(input.pidNamespace === undefined ? [] : [{ key: pidNamespaceKey, slot: input.pidNamespace }]),
+    ...(input.notes.networkKey === undefined ? [] : [{ key: input.notes.networkKey, slot: unusedSlot }]),
+    ...inheritedPid(input),
   ];
   let namespaces: NamespaceLinks | undefined;
   let tree: readonly MountEntry[] = [];
@@ -109,8 +109,8 @@ export async function restore(input: RestoreInput): Promise<Restored> {
             ...(input.networkHeld === true ? { networkLock: NetworkLock.SKIP } : {}),
             ...directories,
             root: input.rootPath,
-            extMnt: input.notes.externalMounts.map((mountPoint, index) => ({
-              key: mountPoint,
+            extMnt: input.notes.externals.map(({ key }, index) => ({
+              key,
               val: join(input.externalsPath, String(index)),
             })),
             external: [],
@@ -162,6 +162,15 @@ function inheritedStdio({ images, stdio }: RestoreInput): readonly { readonly ke
   const named = images.readStdio().map((key, fd) => ({ key, slot: stdio[fd] ?? stdio[0] }));
   const outside = named.filter(({ key }) => key !== "" && !key.startsWith("/"));
   return outside.filter(({ key }, index) => outside.findIndex((other) => other.key === key) === index);
+}
+
+function inheritedPid({ what, notes, pidNamespace }: RestoreInput): readonly { readonly key: string; readonly slot: number }[] {
+  if (pidNamespace === undefined) return [];
+  if (notes.pidKey !== undefined) return [{ key: notes.pidKey, slot: pidNamespace }];
+  throw new RuntimeError(
+    "failed_precondition",
+    `${what}: the checkpoint is of a container with a PID namespace of its own, and this one shall be in its pod's`,
+  );
 }
 
 /** Those that a restored process shares with CRIU, whatever the images say. */

@@ -4,9 +4,9 @@
  */
 import { isIPv4 } from "node:net";
 import { join } from "node:path/posix";
-import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { WireType } from "@bufbuild/protobuf/wire";
 import { FileEntry, FileType, type InetSocket } from "../../gen/criu/images.ts";
-import { damagedImage, decodeImage, encodeImage, readImage } from "./criu-images.ts";
+import { damagedImage, decodeImage, encodeImage, readImage, rewriteMessage } from "./criu-images.ts";
 import { portPairs } from "./live-connections.ts";
 
 /** Where the sockets of a checkpoint go. */
@@ -123,8 +123,8 @@ function decodeEntry(path: string, message: Uint8Array): FileEntry {
 }
 
 function withSocket(message: Uint8Array, socket: InetSocket): Buffer {
-  return rewrite(message, new Set([field.isk]), (entry, old) => {
-    const next = rewrite(old, rewritten, (writer) => {
+  return rewriteMessage(message, new Set([field.isk]), (entry, old) => {
+    const next = rewriteMessage(old, rewritten, (writer) => {
       const put = (number: number, value: number) => writer.tag(number, WireType.Varint).uint32(value);
       put(field.state, socket.state ?? 0);
       put(field.srcPort, socket.srcPort ?? 0);
@@ -135,24 +135,4 @@ function withSocket(message: Uint8Array, socket: InetSocket): Buffer {
     });
     entry.tag(field.isk, WireType.LengthDelimited).bytes(next);
   });
-}
-
-/** A message without some of its fields, and with others behind it; `old` is the last of those left out, where that is a message. */
-function rewrite(
-  message: Uint8Array,
-  without: ReadonlySet<number>,
-  add: (writer: BinaryWriter, old: Uint8Array) => void,
-): Buffer {
-  const reader = new BinaryReader(message);
-  const writer = new BinaryWriter();
-  let old: Uint8Array = Buffer.alloc(0);
-  while (reader.pos < reader.len) {
-    const start = reader.pos;
-    const [number, type] = reader.tag();
-    const value = reader.skip(type, number);
-    if (!without.has(number)) writer.raw(message.subarray(start, reader.pos));
-    else if (type === WireType.LengthDelimited) old = new BinaryReader(value).bytes();
-  }
-  add(writer, old);
-  return Buffer.from(writer.finish());
 }

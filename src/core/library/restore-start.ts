@@ -67,7 +67,7 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
     cgroupTasks: [...use.taskFiles, ...(late || use.into === "" ? [] : [join(use.into, "cgroup.procs")])],
     // One more: CRIU's socket comes behind ours.
     receivedSlots: gathered.input.receivedSlots + 1,
-    externalMounts: notes.externalMounts,
+    externalMounts: notes.externals.map(({ mountPoint }) => mountPoint),
     externalsPath,
   });
   const prepared = shimSide(input, shape, use);
