@@ -9,7 +9,7 @@ import { checkListener } from "../process/seccomp-listener.ts";
 import { checkIntelRdt } from "../resctrl.ts";
 import { parseMountOptions } from "../rootfs/mount-options.ts";
 import { scopeAt } from "./cgroup-scope.ts";
-import type { Config, Device, Mount, NamespaceType } from "./config.ts";
+import type { CgroupConfig, Config, Device, Mount, NamespaceType } from "./config.ts";
 import { invalidConfig as invalid } from "./errors.ts";
 import { refuseUnknownFields } from "./known-fields.ts";
 import { checkSysctl } from "./sysctl-rules.ts";
@@ -179,21 +179,25 @@ function checkDevice(device: Device, what: string): void {
   if (device.type === "a" || device.major < 0 || device.minor < 0) throw invalid(`${said}: a node needs a type and numbers`);
 }
 
-function checkCgroups({ cgroups }: Config, facts: MachineFacts): void {
+function checkCgroups({ cgroups, labels }: Config, facts: MachineFacts): void {
   if (cgroups === undefined) return;
   if (cgroups.path !== undefined && (cgroups.name !== undefined || cgroups.parent !== undefined)) {
     throw invalid("cgroup: either Path or Name and Parent should be used");
   }
-  if (cgroups.systemd === true) {
-    // The id of a container is a name like another.
-    scopeAt(cgroups, "id");
-    if (!facts.hasSystemd()) {
-      const remedy = "leave out cgroups.systemd (--systemd-cgroup)";
-      throw new RuntimeError("failed_precondition", `systemd cannot make the cgroup: it does not run here; ${remedy}`);
-    }
-  }
+  if (cgroups.systemd === true) checkScope(cgroups, labels, facts);
   const unified = cgroups.resources?.unified;
   if (unified !== undefined && Object.keys(unified).length > 0 && facts.cgroupVersion === "v1") {
     throw invalid("cannot use unified on cgroup v1");
   }
+}
+
+function checkScope(cgroups: CgroupConfig, labels: Config["labels"], { hasSystemd }: MachineFacts): void {
+  // The id of a container is a name like another.
+  scopeAt(cgroups, "id");
+  const property = Object.keys(labels ?? {}).find((name) => name.startsWith("org.systemd.property."));
+  if (property !== undefined)
+    throw new RuntimeError("unimplemented", `annotation ${property} is not supported: the scope has no further properties`);
+  if (hasSystemd()) return;
+  const remedy = "leave out cgroups.systemd (--systemd-cgroup)";
+  throw new RuntimeError("failed_precondition", `systemd cannot make the cgroup: it does not run here; ${remedy}`);
 }

@@ -181,6 +181,11 @@ describe("rules of a config", () => {
     expect(at({ path: "a.slice:b:c.slice" })).toThrow("is no scope in a slice of systemd");
     expect(at({ path: "a:b:c" })).toThrow("is not the name of a systemd slice");
     expect(at({ path: "a.slice:b:c d" })).toThrow("is not the name of a systemd unit");
+    const labels = { "org.systemd.property.RuntimeMaxSec": "5" };
+    expect(refusal({ cgroups: { systemd: true }, labels })).toThrow(
+      "annotation org.systemd.property.RuntimeMaxSec is not supported",
+    );
+    expect(refusal({ labels })).not.toThrow();
     const without = () => validateConfig({ ...config, cgroups: { systemd: true } }, { ...facts, hasSystemd: () => false });
     expect(without).toThrow("systemd cannot make the cgroup: it does not run here");
   });
