@@ -201,3 +201,40 @@ it("hooks of config.json are those of the container", () => {
   const spec = { ociVersion: "1.3.0", root: { path: "/r" }, process: { cwd: "/", args: ["a"] }, hooks };
   expect(fromOciSpec(spec, "/b").config.hooks).toEqual(hooks);
 });
+
+describe("hooks of a restored container #hooks #checkpoint", () => {
+  it("are those of the runtime's namespaces, when its own are there and when it goes on", async () => {
+    const first = await place.sleeping();
+    const imagesDirectory = join(place.top, "images");
+    await first.checkpoint({ imagesDirectory });
+    await first.destroy();
+    const { hooks = {}, labels = {} } = recording();
+    const network = script(`readlink /proc/$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/')/ns/net > ${log}/network`);
+    const container = await place.create({
+      labels,
+      hooks: { ...hooks, createRuntime: [...(hooks.createRuntime ?? []), network] },
+    });
+    await container.restore(shell("what it was"), { imagesDirectory });
+    expect(lines(join(log, "order"))).toEqual(["prestart", "createRuntime", "poststart"]);
+    const pid = container.state().init_process_pid;
+    expect(JSON.parse(recorded("prestart", "state"))).toMatchObject({ id: container.id, status: "creating", pid });
+    expect(JSON.parse(recorded("poststart", "state"))).toMatchObject({ status: "running", pid });
+    expect(readFileSync(join(log, "network"), "utf8").trim()).toBe(readlinkSync(`/proc/${pid}/ns/net`));
+    await end(container);
+    expect(lines(join(log, "order")).at(-1)).toBe("poststop");
+  });
+
+  it("end it when they fail, before and after it goes on, and leave nothing", async () => {
+    const first = await place.sleeping();
+    const imagesDirectory = join(place.top, "images-failing");
+    await first.checkpoint({ imagesDirectory });
+    await first.destroy();
+    for (const name of ["createRuntime", "poststart"] as const) {
+      const container = await place.create({ hooks: { [name]: [script("echo no >&2; exit 1")] } });
+      await expect(container.restore(shell("what it was"), { imagesDirectory })).rejects.toThrow(`error running ${name} hook #0`);
+      expect(await container.status()).toBe("stopped");
+      await container.destroy();
+    }
+    expect(place.cgroups()).toEqual([]);
+  });
+});

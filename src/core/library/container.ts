@@ -251,7 +251,8 @@ export class Container {
 
   /**
    * Starts the container from a checkpoint, as run() starts it from its program. The process says what descriptors 0, 1 and 2 become
-   * where they were pipes; what it would execute is not looked at.
+   * where they were pipes; what it would execute is not looked at. Hooks run but for those inside the container: prestart and
+   * createRuntime when its namespaces are there, poststart when it goes on.
    * @throws RuntimeError not_found or data_loss for images that are not there or not whole; else what CRIU could not restore.
    */
   async restore(process: Process, options: RestoreOptions): Promise<void> {
@@ -267,7 +268,9 @@ export class Container {
         (signal) => this.signal(signal),
         async (input) => await startRestored(input, options),
       );
-      await (await this.#access.needShim(this.state())).start(helperIdOf(this.id), AbortSignal.timeout(startDeadlineMs));
+      const restored = this.state();
+      await (await this.#access.needShim(restored)).start(helperIdOf(this.id), AbortSignal.timeout(startDeadlineMs));
+      await this.#hookStarted(restored);
     });
   }
 
@@ -297,11 +300,15 @@ export class Container {
       if (status !== "created") throw new RuntimeError("failed_precondition", `cannot start ${cannotStart[status]}`);
       const shim = await this.#access.needShim(state);
       await shim.start(helperIdOf(this.id), AbortSignal.timeout(startDeadlineMs));
-      await runPoststart(state, AbortSignal.timeout(startDeadlineMs), async () => {
-        // It may have ended by itself meanwhile.
-        await this.signal("KILL").catch(() => {});
-        await this.#access.initEnd(state);
-      });
+      await this.#hookStarted(state);
+    });
+  }
+
+  async #hookStarted(state: SavedState): Promise<void> {
+    await runPoststart(state, AbortSignal.timeout(startDeadlineMs), async () => {
+      // It may have ended by itself meanwhile.
+      await this.signal("KILL").catch(() => {});
+      await this.#access.initEnd(state);
     });
   }
 }

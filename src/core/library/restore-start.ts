@@ -8,6 +8,7 @@ import { checkRestoreOptions, type RestoreOptions } from "../criu/checkpoint-opt
 import { findCriu } from "../criu/criu-program.ts";
 import { ImageDirectory } from "../criu/image-directory.ts";
 import { restore } from "../criu/restore.ts";
+import { runCreationHooks } from "../hooks.ts";
 import { IdmapNamespaces } from "../idmap-namespaces.ts";
 import { sendConsole } from "./console-socket.ts";
 import { admitProcess, makeCgroup, removeCgroup } from "./container-cgroup.ts";
@@ -15,6 +16,7 @@ import { openRoot } from "./container-root.ts";
 import { removeContainerShim, shimCgroupOf, startContainerShim } from "./container-shim.ts";
 import { cgroupBarrier } from "./init-plan.ts";
 import { firstSlot, gatherInit, type InitStart, type StartedInit, shimSide } from "./init-start.ts";
+import { hookStateOf } from "./oci-state.ts";
 import { planRestore } from "./restore-plan.ts";
 import { JoinedNamespaces, type Shape, shapeOf } from "./shape.ts";
 import { PreparedStdio } from "./stdio.ts";
@@ -93,7 +95,13 @@ export async function startRestored(input: InitStart, options: RestoreOptions): 
     freezer: cgroup.cgroups.freezer(cgroup.path),
     cgroupRoot: shape.cgroup === "new" ? "/" : cgroup.path,
     shimFreezer: machine.shimCgroups.freezer(shimCgroupOf(shimId)),
-    options,
+    options: {
+      ...options,
+      onStep: async (step, pid) => {
+        if (step === "setup-namespaces") await runCreationHooks(config.hooks, hookStateOf(input.id, config), pid, signal);
+        await options.onStep?.(step, pid);
+      },
+    },
     signal,
   });
   // The terminal is the caller's.
