@@ -1,6 +1,7 @@
 /** Makes a cgroup in every hierarchy, with what a process needs before it can enter. */
 import { RuntimeError } from "../../lib/errors.ts";
 import { makeCgroupSync, readCgroupFileSync, writeCgroupFileSync } from "./cgroup-files.ts";
+import { isOccupied, refuseThreaded } from "./cgroup-obstacles.ts";
 import { ancestry } from "./cgroup-path.ts";
 import type { Hierarchies, Hierarchy } from "./hierarchies.ts";
 
@@ -43,6 +44,8 @@ function makeV2({ mountPoint, controllers }: Unified, path: string): void {
     if (!makeCgroupSync(directory)) throw vanished(directory);
     parent = directory;
   }
+  // Whatever is below a threaded cgroup is no domain either: the last one tells of all.
+  refuseThreaded(parent);
 }
 
 /** All at once, else one by one: a controller that cannot be enabled is missed where a limit asks for it. */
@@ -54,6 +57,7 @@ function enableControllers(directory: string, controllers: ReadonlySet<string>):
   try {
     writeCgroupFileSync(file, missing.map((name) => `+${name}`).join(" "));
   } catch {
+    if (isOccupied(directory)) return;
     for (const name of missing) tryToEnable(file, name);
   }
 }

@@ -11,6 +11,7 @@ import { freezerOf, isFrozen, setFrozen } from "./cgroup-freezer.ts";
 import { killEverything, processesIn } from "./cgroup-kill.ts";
 import { makeEverywhere } from "./cgroup-make.ts";
 import { type MetricsSources, readMetrics } from "./cgroup-metrics.ts";
+import { refuseThreadedAt } from "./cgroup-obstacles.ts";
 import { cleanCgroupPath } from "./cgroup-path.ts";
 import {
   type CgroupPlace,
@@ -135,6 +136,12 @@ export class Cgroups implements Disposable {
   /** Whether it exists in every hierarchy. */
   isWhole(path: string): boolean {
     return directoriesOf(this.place(path)).every((directory) => existsSync(directory));
+  }
+
+  /** @throws RuntimeError failed_precondition where it is, or would be, a threaded cgroup of v2. */
+  refuseThreaded(path: string): void {
+    const { unified } = this.place(path);
+    if (unified !== undefined) refuseThreadedAt(unified);
   }
 
   /** Removes the cgroup where nothing lives in it; where something does, it stays. */

@@ -4,6 +4,7 @@ import { codeOf, messageOf, RuntimeError, wrapError } from "../../lib/errors.ts"
 import type { OciResources } from "../oci.ts";
 import type { ResourceChange } from "../runtime.ts";
 import { readCgroupFile, readCgroupFileSync, writeCgroupFile, writeCgroupFileSync } from "./cgroup-files.ts";
+import { whyWithout } from "./cgroup-obstacles.ts";
 import { type CgroupPlace, directoryOf } from "./cgroup-place.ts";
 import { type Hierarchies, locate } from "./hierarchies.ts";
 import { withRoom } from "./memory-room.ts";
@@ -139,7 +140,7 @@ function missing({ file, value, path, optional }: Placed): void {
   if (optional === true) return;
   throw new RuntimeError(
     "failed_precondition",
-    `cannot set ${file} to ${value}: ${path} does not exist (is the controller enabled in the parent cgroup?)`,
+    `cannot set ${file} to ${value}: ${whyWithout(path) || `${path} does not exist (is the controller enabled in the parent cgroup?)`}`,
     { path },
   );
 }

@@ -73,8 +73,9 @@ export function recordedCgroup(
   return { cgroups, path, delegated: machine.caller !== undefined };
 }
 
-/** @throws RuntimeError failed_precondition when something lives in it, or it is frozen. */
+/** @throws RuntimeError failed_precondition when something lives in it, or it is frozen or threaded. */
 export async function refuseUsedCgroup({ cgroups, path }: ContainerCgroup): Promise<void> {
+  cgroups.refuseThreaded(path);
   const count = (await cgroups.processes(path)).length;
   if (count > 0) throw new RuntimeError("failed_precondition", `container's cgroup is not empty: ${count} process(es) found`);
   if (await cgroups.frozen(path)) throw new RuntimeError("failed_precondition", "container's cgroup unexpectedly frozen");
