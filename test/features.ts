@@ -167,7 +167,7 @@ export const sections: readonly Section[] = [
         what: "systemd driver: transient scopes and slices",
         no: { rootless: "only the system's instance of systemd is asked" },
       },
-      { tag: "cgroup-refusals", what: "Cgroups that are in use or frozen are refused" },
+      { tag: "cgroup-refusals", what: "Cgroups that are in use, frozen or (v2) threaded are refused" },
       { tag: "sub-cgroup", what: "Further processes in a cgroup below the container's" },
       {
         tag: "delegation",

@@ -3,8 +3,9 @@
  * checkout is at a path that everybody may go to: the machine's own accounts are left alone.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { chownSync, mkdirSync, writeFileSync } from "node:fs";
+import { chownSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { actorScript } from "./library-actor.ts";
 import type { LibraryPlace } from "./library-place.ts";
 
 const checkout = join(import.meta.dirname, "../..");
@@ -69,17 +70,26 @@ export class OrdinaryUser {
     return { code, out, err };
   }
 
-  /** A task of test/fixtures/library-actor.ts: what it says, line by line. */
-  async act(task: object, options: { cgroup?: string } = {}): Promise<readonly Record<string, unknown>[]> {
-    const { out, err } = await this.run(
-      [this.#node(), "--disable-warning=ExperimentalWarning", this.path("test/fixtures/library-actor.ts"), JSON.stringify(task)],
-      options,
-    );
+  /** A task of test/fixtures/library-actor.ts: what it says, line by line. `by`: a command that starts what follows it. */
+  async act(
+    task: object,
+    { by = [], ...options }: { by?: readonly string[]; cgroup?: string; env?: NodeJS.ProcessEnv } = {},
+  ): Promise<readonly Record<string, unknown>[]> {
+    const program = [this.#node(), "--disable-warning=ExperimentalWarning", this.#actor(), JSON.stringify(task)];
+    const { out, err } = await this.run([...by, ...program], options);
     if (err !== "") throw new Error(err);
     return out
       .trimEnd()
       .split("\n")
       .map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  /** A bundle knows where the checkout is: the user's copy knows it where the user finds it. */
+  #actor(): string {
+    if (!actorScript.endsWith(".mjs")) return this.path("test/fixtures/library-actor.ts");
+    const copy = join(this.#files, "library-actor.mjs");
+    writeFileSync(copy, readFileSync(actorScript, "utf8").replaceAll(`${checkout}/`, this.path("")));
+    return copy;
   }
 
   /** Node, at a path that the user may go to. */

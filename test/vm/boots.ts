@@ -19,7 +19,11 @@ export const boots: readonly Boot[] = [
   {
     name: "systemd",
     options: ["--mode", "systemd"],
-    files: [{ file: "test/vm/systemd-driver.test.ts" }, { file: "test/vm/systemd.test.ts" }],
+    files: [
+      { file: "test/vm/systemd-driver.test.ts" },
+      { file: "test/vm/systemd.test.ts" },
+      { file: "test/vm/rootless-systemd.test.ts" },
+    ],
   },
   {
     name: "v2",
@@ -32,6 +36,24 @@ export const boots: readonly Boot[] = [
         cases: "state.json|cgroup that is in use|pauses|limits|counts|want of memory|pressure",
       },
       { file: "test/integration/checkpoint.test.ts", cases: "goes on from there|masks|container paused" },
+    ],
+  },
+  {
+    name: "v2-library",
+    options: plain,
+    files: [
+      { file: "test/vm/cgroups.test.ts" },
+      {
+        file: "test/integration/library-namespaces.test.ts",
+        cases:
+          "makes all at once|user namespace be made|clocks of|sets sysctls|its mounts too|read-only where|as its config|below the container",
+      },
+      {
+        file: "test/integration/library.test.ts",
+        cases:
+          "is stopped, created|before exec|asks later|to the first process|where no PID|streams, one|only stdio|terminal that can|one by one",
+      },
+      { file: "test/integration/library-resources.test.ts", cases: "device rules change" },
     ],
   },
   {

@@ -112,6 +112,8 @@ it("a cpuset holds, and numbers tell of disks, nodes and pressure #cpuset #stats
   expect(detail.numa.anon?.N0).toBeGreaterThan(0n);
   const device = cgroup.devices.find((one) => one.major === major && one.minor === minor);
   expect(device?.writeBytes).toBeGreaterThanOrEqual(1n << 20n);
+  for (const pressure of [cgroup.cpuPressure, cgroup.memoryPressure, cgroup.ioPressure])
+    expect(pressure?.some).toMatchObject({ avg10: expect.any(Number) });
   await end(container);
 });
 

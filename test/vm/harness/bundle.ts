@@ -1,11 +1,11 @@
 /**
- * Makes one program of test files, and one of the daemon, for the virtual machine: its emulated processor takes a minute to
- * load Vitest and to strip types, and seconds for each start of a daemon that consists of hundreds of files.
+ * Makes one program of test files, one of the daemon, and one of the processes that tests start, for the virtual machine: its emulated
+ * processor takes a minute to load Vitest and to strip types, and seconds for each start of a daemon that consists of hundreds of files.
  */
 import { cpSync, globSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type Plugin, type RolldownOptions, rolldown } from "rolldown";
+import { type OutputOptions, type Plugin, type RolldownOptions, rolldown } from "rolldown";
 
 /** A test file, and a regular expression for the names of those of its cases that run, where that is not all. */
 export interface Chosen {
@@ -42,16 +42,28 @@ const entryOf = (files: readonly Chosen[]): Plugin => ({
   },
 });
 
-async function write(dir: string, extension: "js" | "mjs", options: RolldownOptions): Promise<void> {
+async function write(dir: string, extension: "js" | "mjs", options: RolldownOptions, output: OutputOptions = {}): Promise<void> {
   // Unresolvable and eval'ed parts are optional ones of dependencies, which nothing here reaches.
   const onLog: RolldownOptions["onLog"] = (level, log, say) => void (level !== "warn" && say(level, log));
   const bundle = await rolldown({ cwd: top, platform: "node", onLog, ...options });
-  await bundle.write({ dir, format: "esm", entryFileNames: `[name].${extension}`, chunkFileNames: `chunk-[hash].${extension}` });
+  await bundle.write({
+    dir,
+    format: "esm",
+    entryFileNames: `[name].${extension}`,
+    chunkFileNames: `chunk-[hash].${extension}`,
+    ...output,
+  });
 }
 
 /** `DIR/run.mjs` runs the files. */
 export async function bundleTests(dir: string, files: readonly Chosen[]): Promise<void> {
   await write(dir, "mjs", { input: { run: entry }, plugins: [entryOf(files), inPlace], external: [/^vite($|\/)/] });
+}
+
+/** `DIR/library-actor.mjs`, in one piece: an ordinary user gets a copy of it. */
+export async function bundleActor(dir: string): Promise<void> {
+  const input = { "library-actor": join(top, "test/fixtures/library-actor.ts") };
+  await write(dir, "mjs", { input, plugins: [inPlace] }, { codeSplitting: false });
 }
 
 /** What takes the place of dist/: the daemon and each worker thread under their own names, and the command as it is. */

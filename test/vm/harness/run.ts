@@ -7,7 +7,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Boot, boots, byHand } from "../boots.ts";
-import { bundleProduct, bundleTests } from "./bundle.ts";
+import { bundleActor, bundleProduct, bundleTests } from "./bundle.ts";
 
 const top = join(import.meta.dirname, "../../..");
 const scratch = join(top, ".tools/vm-run", String(process.pid));
@@ -28,7 +28,7 @@ const wanted = args.length > 0 ? byArguments : boots;
 const commandOf = (program: string): string =>
   [
     `mount --bind ${scratch}/dist ${top}/dist`,
-    `export PATH=${top}/.tools/criu:$PATH`,
+    `export PATH=${top}/.tools/criu:$PATH CAISSON_TEST_ACTOR=${scratch}/library-actor.mjs`,
     `exec ${process.execPath} --disable-warning=ExperimentalWarning --liftoff-only --enable-source-maps ${program}`,
   ].join(" && ");
 
@@ -52,6 +52,7 @@ async function run(boot: Boot, at: number): Promise<void> {
 
 mkdirSync(scratch, { recursive: true });
 await bundleProduct(join(scratch, "dist"));
+await bundleActor(scratch);
 for (const [at, { files }] of wanted.entries()) await bundleTests(join(scratch, String(at)), files);
 const waiting = wanted.map((boot, at) => () => run(boot, at));
 await Promise.all(
