@@ -39,7 +39,7 @@ export function adjustNamespaces(
     const why = fixed[type];
     if (why !== undefined)
       throw new RuntimeError("unimplemented", `a ${type} namespace, which an NRI plugin wants changed, is not possible: ${why}`);
-    if (spec.user !== null && (removed || path !== ""))
+    if (spec.user !== null && type !== "cgroup" && (removed || path !== ""))
       throw invalid(
         `an NRI plugin wants a ${type} namespace that a pod with a user namespace has no power over: only new ones can be had`,
       );
