@@ -223,6 +223,29 @@ describe("a restored container", () => {
     expect(node.log("attached", "terminal")).toMatch(/^stdout F hello\r?\nstdout F shown hello\r?\n$/);
     await node.removePod(pod);
   });
+
+  it("is the same when CreateContainer has made it from an archive", async () => {
+    const config = node.podConfig("archived");
+    const pod = await node.runPod(config);
+    const names = ["piped", "terminal"];
+    for (const [index, one] of configs().entries()) {
+      const first = await node.run(pod, config, one);
+      const location = join(place, `${names[index]}.tar`);
+      await node.client.runtime("CheckpointContainer", { container_id: first, location });
+      await node.client.runtime("RemoveContainer", { container_id: first });
+      const again = { ...one, metadata: { name: names[index], attempt: 1 }, log_path: `${names[index]}/1.log` };
+      const id = await node.create(pod, config, { ...again, image: { image: location } });
+      expect(await failure(node.client.runtime("Attach", { container_id: id, stdout: true }))).toMatchObject({
+        code: grpcStatus.FAILED_PRECONDITION,
+      });
+      await node.start(id);
+      await isWhole(id, index === 1, index === 1 ? "shown" : "got");
+    }
+    const log = (name: string) => readFileSync(join(node.logs, "archived", name, "1.log"), "utf8").replaceAll(/^\S+ /gm, "");
+    await expect.poll(() => log("piped")).toBe("stdout F got hello\nstdout F over\n");
+    expect(log("terminal")).toMatch(/^stdout F hello\r?\nstdout F shown hello\r?\n$/);
+    await node.removePod(pod);
+  });
 });
 
 describe("what processes share beside the network", () => {
@@ -268,6 +291,42 @@ describe("what processes share beside the network", () => {
     for (const id of ids) await node.start(id);
     for (const id of ids) await rises(id);
     expect(await served(ids[1])).toBeGreaterThan(0);
+    await node.removePod(pod);
+  });
+
+  it("is refused, by its descriptor, where it cannot be saved: a unix connection between containers, which goes on", async () => {
+    const speak = (how: string) => [
+      "import os, socket, time; s = socket.socket(socket.AF_UNIX); n = 0",
+      how,
+      "while 1:",
+      `  s.send(b'.'); s.recv(1); n += 1; ${counted}; time.sleep(0.01)`,
+    ];
+    const config = node.podConfig("ck-unix", podNetwork);
+    const pod = await node.runPod(config);
+    const ids: string[] = [];
+    for (const one of [
+      python("server", ...speak("s.bind('/dev/shm/met'); s.listen(); s = s.accept()[0]")),
+      python("client", ...speak("while s.connect_ex('/dev/shm/met'): time.sleep(0.01)")),
+    ]) {
+      ids.push(await node.run(pod, config, one));
+    }
+    const talk = async () => {
+      for (const id of ids) {
+        await expect.poll(async () => (await node.exec(id, ["cat", "/tmp/count"])).exitCode, { timeout: 20_000 }).toBe(0);
+        await rises(id);
+      }
+    };
+    await talk();
+    const output = join(place, "ck-unix");
+    mkdirSync(output);
+    const found = await failure(
+      node.client.runtime("CheckpointPod", { pod_sandbox_id: pod, output_path: output, container_ids: ids }),
+    );
+    expect(found.details).toMatch(
+      /could not be checkpointed: .*descriptor \d+ of process "python3[^"]*" is "socket:\[\d+\]"; the other end of this unix/,
+    );
+    expect(readdirSync(output)).toEqual([]);
+    await talk();
     await node.removePod(pod);
   });
 
@@ -332,6 +391,17 @@ describe("what goes wrong", () => {
     for (const id of ids) await rises(id);
   };
 
+  /** A CRIU that does nothing, see `sleeping`. */
+  const hanging = (): string => `echo $$ > ${place}/criu.pid.new; mv ${place}/criu.pid.new ${place}/criu.pid; exec sleep 1000`;
+  /** Its process, once it is there. */
+  const sleeping = async (): Promise<number> => {
+    const file = join(place, "criu.pid");
+    await expect.poll(() => existsSync(file), { timeout: 20_000 }).toBe(true);
+    const pid = Number(readFileSync(file, "utf8"));
+    rmSync(file);
+    return pid;
+  };
+
   it("is said of CRIU, the disk and the time, and leaves neither files nor frozen containers", async () => {
     const { pod, ids, output, ask } = await running("ck-faults");
     const [id = ""] = ids;
@@ -358,6 +428,10 @@ describe("what goes wrong", () => {
     const late = node.client.runtime("CheckpointContainer", { container_id: id, location: join(output, "x.tar"), timeout: 1 });
     expect(await failure(late)).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
     expect(readdirSync(output)).toEqual([]);
+    const asked = { pod_sandbox_id: pod, output_path: output, container_ids: ids };
+    expect(await failure(node.client.runtime("CheckpointPod", asked, 500))).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
+    await expect.poll(() => readdirSync(output), { timeout: 20_000 }).toEqual([]);
+    await goesOn(ids);
     criuIs(`exec ${realCriu} "$@"`);
     execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k", "caisson-full", output]);
     try {
@@ -411,15 +485,6 @@ describe("what goes wrong", () => {
       const { containers } = await node.client.runtime("ListContainers", {});
       return [...items, ...containers].map(({ metadata, state }) => `${metadata.name} ${state}`);
     };
-    /** Its process, once it is there. */
-    const sleeping = async (): Promise<number> => {
-      const file = join(place, "criu.pid");
-      await expect.poll(() => existsSync(file) && readFileSync(file, "utf8") !== "").toBe(true);
-      const pid = Number(readFileSync(file, "utf8"));
-      rmSync(file);
-      return pid;
-    };
-    const hanging = `echo $$ > ${place}/criu.pid.new; mv ${place}/criu.pid.new ${place}/criu.pid; exec sleep 1000`;
     const before = await listed();
     const containers = readdirSync(join(node.daemon.root, "containers"));
     const left = () => expect.poll(listed, { timeout: 20_000 }).toEqual(before);
@@ -431,7 +496,7 @@ describe("what goes wrong", () => {
     });
     await left();
 
-    criuIs(hanging);
+    criuIs(hanging());
     const killed = failure(restore("faults", saved));
     process.kill(await sleeping(), "SIGKILL");
     expect((await killed).details).toContain("CRIU was killed in the middle");
@@ -443,7 +508,7 @@ describe("what goes wrong", () => {
     expect((await helpless).details).not.toBe("");
     await left();
 
-    const late = failure(restore("faults", saved, podNetwork, 500));
+    const late = failure(restore("faults", saved, podNetwork, 4000));
     const pid = await sleeping();
     expect(await late).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
     await left();
@@ -455,5 +520,73 @@ describe("what goes wrong", () => {
     for (const id of ids) await node.start(id);
     for (const id of ids) await rises(id);
     await node.removePod(pod);
+  });
+
+  it("takes back a container from an archive whose CRIU or helper is killed, which runs out of time, or whose daemon is killed", async () => {
+    const config = node.podConfig("ck-taken-back");
+    const pod = await node.runPod(config);
+    const first = await node.run(pod, config, node.containerConfig("counter", counting));
+    await rises(first);
+    const location = join(place, "taken-back.tar");
+    await node.client.runtime("CheckpointContainer", { container_id: first, location });
+    await node.client.runtime("RemoveContainer", { container_id: first });
+    const containers = readdirSync(join(node.daemon.root, "containers"));
+    const again = (within = pod, timeoutMs = 60_000) =>
+      node.client.runtime(
+        "CreateContainer",
+        {
+          pod_sandbox_id: within,
+          config: { ...node.containerConfig("again", counting), image: { image: location } },
+          sandbox_config: config,
+        },
+        timeoutMs,
+      );
+    const unpacked = join(node.daemon.root, "checkpoints");
+    const left = () => [
+      ...readdirSync(join(node.daemon.root, "containers")),
+      ...(existsSync(unpacked) ? readdirSync(unpacked) : []),
+    ];
+    const nothing = () => expect.poll(left, { timeout: 20_000 }).toEqual(containers);
+    criuIs(hanging());
+    const killed = failure(again());
+    process.kill(await sleeping(), "SIGKILL");
+    expect(await killed).toMatchObject({
+      code: grpcStatus.INTERNAL,
+      details: expect.stringContaining("CRIU was killed in the middle"),
+    });
+    await nothing();
+
+    const late = failure(again(pod, 4000));
+    const pid = await sleeping();
+    expect(await late).toMatchObject({ code: grpcStatus.DEADLINE_EXCEEDED });
+    await nothing();
+    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 20_000 }).toBe(false);
+
+    const helpless = failure(again());
+    const status = readFileSync(`/proc/${await sleeping()}/status`, "utf8");
+    process.kill(Number(/^PPid:\s+(\d+)/m.exec(status)?.[1]), "SIGKILL");
+    expect((await helpless).details).not.toBe("");
+    await node.removePod(pod);
+    await nothing();
+
+    const other = await node.runPod(config);
+    const lost = again(other).catch(() => "lost");
+    const orphan = await sleeping();
+    await node.daemon.kill();
+    expect(await lost).toBe("lost");
+    await node.daemon.launch();
+    await expect.poll(() => existsSync(`/proc/${orphan}`), { timeout: 20_000 }).toBe(false);
+    const { containers: listed } = await node.client.runtime("ListContainers", { filter: { pod_sandbox_id: other } });
+    for (const { id, state } of listed) {
+      expect(state).toBe("CONTAINER_EXITED");
+      await node.client.runtime("RemoveContainer", { container_id: id });
+    }
+    await nothing();
+
+    criuIs(`exec ${realCriu} "$@"`);
+    const { container_id } = await again(other);
+    await node.start(container_id);
+    await rises(container_id);
+    await node.removePod(other);
   });
 });

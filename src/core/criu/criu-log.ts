@@ -49,18 +49,38 @@ export function lastDescriptor(log: string): { readonly pid: number; readonly fd
   return { pid: Number(pid), fd: fd === undefined ? undefined : Number(/ fdinfo (\d+): /.exec(fd)?.[1]) };
 }
 
+/** A connection whose other end is outside, by the numbers of its ends, and the processes that CRIU looked at by the host's ids. */
+export function runawayConnection(
+  log: string,
+): { readonly ends: readonly string[]; readonly pids: readonly number[] } | undefined {
+  const ends = /Runaway socket: ino (\d+) peer_ino (\d+)/.exec(log)?.slice(1);
+  if (ends === undefined) return undefined;
+  const pids = [...log.matchAll(/Dumping opened files \(pid: (\d+)\)/g)].map(([, pid]) => Number(pid));
+  return { ends, pids };
+}
+
 /** CRIU passes descriptors by a socket, which these do not go through: it cannot say which one it was. */
 const neverPassed = /io_uring/;
 
 /** As long as the process is there. */
 function describeDescriptor(log: string): string {
+  const runaway = runawayConnection(log);
+  if (runaway !== undefined) {
+    const links = new Set(runaway.ends.map((end) => `socket:[${end}]`));
+    const text = runaway.pids.map((pid) => describeOf(pid, ({ link }) => links.has(link))).find((one) => one !== "") ?? "";
+    return `${text}; the other end of this unix connection is outside the container`;
+  }
   const last = lastDescriptor(log);
   if (last === undefined) return "";
-  const directory = `/proc/${last.pid}/fd`;
+  return describeOf(last.pid, ({ fd, link }) => (last.fd === undefined ? neverPassed.test(link) : fd === last.fd));
+}
+
+function describeOf(pid: number, isIt: (one: { readonly fd: number; readonly link: string }) => boolean): string {
+  const directory = `/proc/${pid}/fd`;
   try {
-    const name = readFileSync(`/proc/${last.pid}/comm`, "utf8").trim();
+    const name = readFileSync(`/proc/${pid}/comm`, "utf8").trim();
     const links = readdirSync(directory).map((fd) => ({ fd: Number(fd), link: readlinkSync(`${directory}/${fd}`) }));
-    const culprit = links.find(({ fd, link }) => (last.fd === undefined ? neverPassed.test(link) : fd === last.fd));
+    const culprit = links.find(isIt);
     if (culprit === undefined) return "";
     return `; descriptor ${culprit.fd} of process ${JSON.stringify(name)} is ${JSON.stringify(culprit.link)}`;
   } catch (error) {

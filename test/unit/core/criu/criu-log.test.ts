@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { condenseLog, lastDescriptor } from "../../../../src/core/criu/criu-log.ts";
+import { condenseLog, lastDescriptor, runawayConnection } from "../../../../src/core/criu/criu-log.ts";
 
 describe("condenseLog", () => {
   it("tells what could not be saved, once, without places and times", () => {
@@ -33,5 +33,18 @@ describe("lastDescriptor", () => {
   it("is nobody's when descriptors were not the matter", () => {
     expect(lastDescriptor([...files, rule, failed].join("\n"))).toBeUndefined();
     expect(lastDescriptor("all is well\n")).toBeUndefined();
+  });
+});
+
+describe("runawayConnection", () => {
+  it("is the one that ends outside, with the processes that may hold it", () => {
+    const log = [
+      "(00.05) Dumping opened files (pid: 40)",
+      "(00.06) Dumping opened files (pid: 41)",
+      "(00.08) unix: \tRunaway socket: ino 7 peer_ino 9 family    1 type    1 state  1 name ",
+      "(00.08) Error (criu/sk-unix.c:900): unix: External socket is used. Consider using --ext-unix-sk option.",
+    ];
+    expect(runawayConnection(log.join("\n"))).toEqual({ ends: ["7", "9"], pids: [40, 41] });
+    expect(runawayConnection("all is well\n")).toBeUndefined();
   });
 });
