@@ -1,6 +1,7 @@
 /*
  * Cgroups held frozen. Whatever becomes of the daemon, the shim and this process: a guard, which is a process of its own, thaws them
- * when this one has ended without a word, and when the time is over.
+ * when this one has ended without a word, and when the time is over. Those that somebody else had frozen before it freezes again: a CRIU
+ * that was killed may have thawed them.
  */
 #define _GNU_SOURCE
 #include "run.h"
@@ -14,6 +15,8 @@
 
 /* v1 may stay in FREEZING while something forks: it is asked again, and now and then let go for a moment. */
 enum { LOOK_MS = 1, ASK_EVERY = 25, LET_GO_EVERY = 200 };
+/* Those who die with the one that is guarded may write once more before they do. */
+enum { AGAIN = 25, AGAIN_EVERY_MS = 2 };
 
 struct hold {
 	const value *paths;
@@ -93,6 +96,29 @@ static void thaw(const struct hold *hold)
 			set_frozen(path, 0);
 }
 
+static void sleep_ms(unsigned ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000L }, NULL);
+}
+
+static void freeze_others(const struct hold *hold)
+{
+	for (unsigned i = 0; i < AGAIN; i++, sleep_ms(AGAIN_EVERY_MS)) {
+		struct wire_items paths = wire_items(hold->paths);
+		const char *path;
+		int any = 0;
+		for (uint32_t at = 0; (path = wire_next_str(&paths, NULL)); at++) {
+			if (hold->ours[at])
+				continue;
+			any = 1;
+			if (!is_asked_to_freeze(path))
+				set_frozen(path, 1);
+		}
+		if (!any)
+			return;
+	}
+}
+
 static int freeze(struct run *run, struct hold *hold)
 {
 	struct wire_items paths = wire_items(hold->paths);
@@ -117,7 +143,7 @@ static int wait_at_rest(struct run *run, const struct hold *hold)
 				return say(run, -ETIMEDOUT, path, ": its processes do not come to rest", NULL);
 			if (look % LET_GO_EVERY == 0)
 				set_frozen(path, 0);
-			nanosleep(&(struct timespec){ .tv_nsec = LOOK_MS * 1000000 }, NULL);
+			sleep_ms(LOOK_MS);
 			if (look % ASK_EVERY == 0)
 				set_frozen(path, 1);
 		}
@@ -145,8 +171,10 @@ _Noreturn static void guard(const struct hold *hold, int word)
 	int late;
 	/* A signal to the session of the one that is guarded is not for the guard. */
 	setsid();
-	if (!await(word, hold->end, &late))
+	if (!await(word, hold->end, &late)) {
 		thaw(hold);
+		freeze_others(hold);
+	}
 	_exit(0);
 }
 

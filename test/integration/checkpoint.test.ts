@@ -1,6 +1,7 @@
 /** Checkpoint and restore of library containers by the CRIU of this machine. */
 import { cpSync, existsSync, mkdirSync, readFileSync, readlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { whileFrozen } from "../../src/core/criu/hold.ts";
 import { connectContainerShim } from "../../src/core/library/container-shim.ts";
@@ -358,6 +359,48 @@ describe("a container is never left frozen", () => {
     });
     await killed.catch(() => {});
     await goesOn(container);
+    await end(container);
+  });
+
+  it.each(["cgroup", "net"] as const)("but a container paused before is paused again (%s namespace)", async (more) => {
+    const container = await counter({ namespaces: (["mnt", "uts", "ipc", "pid", more] as const).map((type) => ({ type })) });
+    const directory = join(place.stateDir, container.id);
+    const pausedAgain = async () => {
+      await until(() => isFrozen(freezerOf(container)));
+      const then = count(container);
+      await sleep(200);
+      expect(count(container)).toBe(then);
+      // The guard looks more than once.
+      await until(async () => {
+        if ((await container.status()) === "paused") await container.resume();
+        return count(container) > then;
+      });
+      await container.pause();
+    };
+    await container.pause();
+    const ended = container.checkpoint({
+      imagesDirectory: newImages(),
+      leaveRunning: true,
+      onStep: (step) => void (step === "query-ext-files" && process.kill(criuOf(container), "SIGKILL")),
+    });
+    await expect(ended).rejects.toThrow();
+    await pausedAgain();
+    const checkpoint = { imagesDirectory: newImages(), leaveRunning: true };
+    using actor = startActor({
+      stateDir: place.stateDir,
+      id: container.id,
+      steps: [{ do: "checkpoint", options: checkpoint, dieAt: "query-ext-files" }],
+    });
+    expect(await actor.next()).toBe(undefined);
+    await pausedAgain();
+    const { pid } = JSON.parse(readFileSync(join(directory, "shim.json"), "utf8")) as { pid: number };
+    const without = container.checkpoint({
+      imagesDirectory: newImages(),
+      leaveRunning: true,
+      onStep: (step) => void (step === "query-ext-files" && process.kill(pid, "SIGKILL")),
+    });
+    await expect(without).rejects.toThrow();
+    await pausedAgain();
     await end(container);
   });
 });

@@ -2,13 +2,16 @@
 import type { Plan } from "../plan.ts";
 import { nsKind, podPin } from "../plan-schema.ts";
 import type { Shim } from "../shim/shim.ts";
-import { SeizedFreezer } from "./seized-freezer.ts";
+import { askToFreeze, isAskedToFreeze } from "./freezer-state.ts";
 
 const held = 2;
 /** The guard's own deadline comes first. */
 const graceMs = 2000;
 
-/** Whatever happens, to us as well, all are thawed again after `deadlineMs` at the latest; but those that were frozen before. */
+/**
+ * Whatever happens, to us as well, all are thawed again after `deadlineMs` at the latest; but those that were frozen before: they are
+ * frozen again, should CRIU have been killed when it had thawed them.
+ */
 export async function whileFrozen<T>(
   shim: Shim,
   directories: readonly string[],
@@ -16,12 +19,20 @@ export async function whileFrozen<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const plan: Plan = [{ op: "hold-frozen", paths: directories, deadlineMs, number: held }];
-  const running = directories.map((directory) => new SeizedFreezer(directory)).filter((freezer) => !freezer.isFrozen());
+  const paused = directories.filter(isAskedToFreeze);
+  const running = directories.filter((directory) => !paused.includes(directory));
   try {
-    return await holding(shim, plan, deadlineMs, "freezing the container", work);
+    return await holding(shim, plan, deadlineMs, "freezing the container", async () => {
+      try {
+        return await work();
+      } catch (error) {
+        for (const directory of paused) askToFreeze(directory, true);
+        throw error;
+      }
+    });
   } finally {
     // `work` may have frozen one again (seized-freezer.ts) in the moment when the guard's time was over.
-    for (const freezer of running) freezer.set(false);
+    for (const directory of running) askToFreeze(directory, false);
   }
 }
 
