@@ -28,7 +28,9 @@ const lazyBuiltins: Plugin = {
   name: "lazy-builtins",
   renderChunk: (code) => {
     const modules = new Map<string, string>();
-    const declared = code.replace(/^let (node_\w+) = require\("(node:[\w/]+)"\);$/gm, (_, name: string, module: string) => {
+    const declared = code.replace(/^let (node_\w+) = require\("(node:[\w/]+)"\);$/gm, (line, name: string, module: string) => {
+      // Imported as a whole, it is made into something else at once.
+      if (code.includes(`__toESM(${name}`)) return line;
       modules.set(name, module);
       return `let ${name};`;
     });

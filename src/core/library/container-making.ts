@@ -1,8 +1,8 @@
 /** A container before it has any process: its directory and its state. */
-import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { resolve } from "node:path/posix";
 import { codeOf } from "../../lib/errors.ts";
+import { randomHex } from "../../lib/random.ts";
 import { checkConfig } from "./check-config.ts";
 import type { Config } from "./config.ts";
 import { bootId, ContainerAccess } from "./container-access.ts";
@@ -43,7 +43,7 @@ export async function makeContainer(stateDir: string, id: string, asked: Config)
     external_descriptors: [],
     intel_rdt_path: "",
     intel_rdt_mon_path: "",
-    caisson: { shim_id: randomBytes(32).toString("hex"), boot_id: bootId(), made_parents: madeParents },
+    caisson: { shim_id: randomHex(32), boot_id: bootId(), made_parents: madeParents },
   });
   return new ContainerAccess(machine, id, directory);
 }

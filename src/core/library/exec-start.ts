@@ -1,8 +1,8 @@
 /** Starts a further process in a running container. */
-import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { normalize } from "node:path/posix";
 import { RuntimeError } from "../../lib/errors.ts";
+import { randomHex } from "../../lib/random.ts";
 import { addon } from "../../native/addon.ts";
 import type { CgroupUse } from "../cgroup/cgroups.ts";
 import type { OciProcess } from "../oci.ts";
@@ -70,7 +70,7 @@ export async function startExec(input: ExecStart): Promise<RunningProcess> {
     giveAway: giveAway(config, oci, inUserNamespace && machine.caller === undefined ? stdio.pipes : []),
     rootless: machine.caller !== undefined,
   });
-  const execId = randomUUID();
+  const execId = randomHex(16);
   const request = { id: helperIdOf(input.id), execId, plan, cloneKinds: 0, cgroup: use.into, timeoutMs: 0, signal };
   const handOver = new SeccompHandOver((step) => shim.run(step), signal);
   const onBarrier = async (number: number, pid: number): Promise<void> => {
