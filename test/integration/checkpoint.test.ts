@@ -346,7 +346,7 @@ describe("a container is never left frozen", () => {
     const link = await connectContainerShim(directory, container.state().caisson.shim_id, AbortSignal.timeout(5000));
     const shim = await link?.shim();
     if (shim === undefined) throw new Error("no helper");
-    const late = whileFrozen(shim, [freezer], 300, async () => {
+    const late = whileFrozen(shim, [freezer], onV2 ? 5000 : 300, async () => {
       expect(isFrozen(freezerOf(container))).toBe(true);
       await until(() => isThawed(freezerOf(container)));
     });
