@@ -392,6 +392,7 @@ describe("a container is never left frozen", () => {
       steps: [{ do: "checkpoint", options: checkpoint, dieAt: "query-ext-files" }],
     });
     expect(await actor.next()).toBe(undefined);
+    await until(() => actor.child.signalCode === "SIGKILL");
     await pausedAgain();
     const { pid } = JSON.parse(readFileSync(join(directory, "shim.json"), "utf8")) as { pid: number };
     const without = container.checkpoint({
