@@ -88,7 +88,7 @@ export class OrdinaryUser {
   #actor(): string {
     if (!actorScript.endsWith(".mjs")) return this.path("test/fixtures/library-actor.ts");
     const copy = join(this.#files, "library-actor.mjs");
-    writeFileSync(copy, readFileSync(actorScript, "utf8").replaceAll(`${checkout}/`, this.path("")));
+    writeFileSync(copy, readFileSync(actorScript, "utf8").replaceAll(`${checkout}/`, `${this.path("")}/`));
     return copy;
   }
 
