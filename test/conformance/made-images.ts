@@ -32,6 +32,18 @@ export async function pushMadeImages(registry: Registry, scratch: string): Promi
     },
   ];
   await pushImage(registry, "conformance/files", "1", buildImage(join(scratch, "image-files"), { layers }));
+  const volume = {
+    config: { Volumes: { "/volume": {} } },
+    layers: [
+      {
+        content: [
+          { name: "volume/", type: "5" },
+          { name: "volume/given", content: "of the image\n" },
+        ],
+      },
+    ],
+  } satisfies ImageOptions;
+  await pushImage(registry, "conformance/volume", "1", buildBusyboxImage(join(scratch, "image-volume"), volume));
   // Neither command nor environment.
   const bare = buildImage(join(scratch, "image-no-command"), { layers: [{ content: busyboxEntries() }] });
   await pushImage(registry, "conformance/no-command", "1", bare);
