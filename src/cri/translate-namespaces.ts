@@ -64,8 +64,8 @@ function sameMappings(a: PodSpec["user"], b: PodSpec["user"]): boolean {
 }
 
 /**
- * The container's PID namespace; its other namespaces are the pod's, so options that ask for the node's are refused. The reverse is not: POD is
- * what a client says that leaves the field out, and it gains nothing.
+ * The container's PID namespace; its other namespaces are the pod's, so options that ask for the node's are refused. POD in a
+ * sandbox that has the node's is those of the pod, the node's: also what a client says that leaves the field out.
  */
 export function resolvePidNamespace(
   asked: NamespaceOption | undefined,
