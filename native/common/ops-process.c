@@ -3,6 +3,9 @@
 #include "run.h"
 
 #include <errno.h>
+#ifdef PREDECESSOR_LINGERS_MS
+#include <poll.h>
+#endif
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -107,8 +110,12 @@ int op_fork(struct run *run, const value *v)
 	if (pid < 0)
 		return (int)pid;
 	report_send(run, PLAN_FORKED, 0, *shared, -1);
-	if (pid > 0)
+	if (pid > 0) {
+#ifdef PREDECESSOR_LINGERS_MS
+		poll(NULL, 0, PREDECESSOR_LINGERS_MS); /* for a test: as on a busy machine */
+#endif
 		_exit(0);
+	}
 	munmap(shared, sizeof *shared);
 	run->forked = 1;
 	run->pid_for_children = 0;

@@ -128,16 +128,12 @@ void handle_exec(struct request *request)
 		task_set_deadline(task, now_ms() + value[MSG_EXEC_TIMEOUT_MS].u32);
 }
 
-static void exec_report_closed(struct task *task)
+static void exec_started(struct task *task)
 {
 	struct reply reply;
 	int fds[EXPORT_LIMIT];
 
-	if (task->failure != NULL || task->doomed)
-		return;
-	task->state = TASK_LIVE;
-	task->at_ns = wall_ns();
-	/* Valid until it is reaped, also if it is dead already. */
+	/* Of a dead one too, until it is reaped; then the number alone serves. */
 	task->sid = getsid(task->pid);
 	if (task->sid <= 0 || task->sid == getsid(0))
 		task->sid = task->pid;
@@ -148,6 +144,15 @@ static void exec_report_closed(struct task *task)
 	reply_send(task->client, MSG_EXEC_STARTED, task->request, &reply, fds, count);
 	while (count > 0)
 		close(fds[--count]);
+}
+
+static void exec_report_closed(struct task *task)
+{
+	if (task->failure != NULL || task->doomed)
+		return;
+	task->state = TASK_LIVE;
+	task->at_ns = wall_ns();
+	exec_started(task);
 }
 
 static void exec_report_exit(struct task *task)
@@ -183,8 +188,12 @@ static void exec_finish(struct task *task)
 
 static void exec_ended(struct task *task)
 {
+	/*
+	 * Behind a fork the process that went before holds the channel too, and in a throttled cgroup it may take any time to leave. The
+	 * command has not complained, so it got as far as execve.
+	 */
 	if (task->sid == 0 && task->failure == NULL)
-		task_fail(task, 0, PLAN_NO_OP, "the process ended before it was executed");
+		exec_started(task);
 	if (task->waits_for == NULL)
 		exec_finish(task);
 }

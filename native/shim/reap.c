@@ -1,13 +1,10 @@
 /* The end of forked children, their deadlines, and those of clients that have gone. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "shim.h"
-
-#define PREDECESSOR_MS 100
 
 /* Reads what a task that may just have died has still to say. */
 static void drain(struct task *task)
@@ -15,24 +12,6 @@ static void drain(struct task *task)
 	for (int i = 0; i < 64 && task->report.fd >= 0; i++)
 		if (report_take(task) == 0)
 			break;
-}
-
-/*
- * Behind a fork the process that went before holds the channel too, and may be slower to end than its successor was to execute and
- * be done: without its end an execve could not be told from a death. It has nothing to do but to leave. A neighbour who has taken a copy
- * of the channel and goes on writing must not hold us longer.
- */
-static void drain_to_end(struct task *task)
-{
-	int64_t until = now_ms() + PREDECESSOR_MS;
-
-	if (task->state != TASK_SETUP || task->failure != NULL)
-		return;
-	for (int64_t left = PREDECESSOR_MS; left > 0 && task->report.fd >= 0; left = until - now_ms()) {
-		struct pollfd end = { .fd = task->report.fd, .events = POLLIN };
-		if (poll(&end, 1, (int)left) == 1)
-			drain(task);
-	}
 }
 
 void tasks_reap(void)
@@ -53,8 +32,6 @@ void tasks_reap(void)
 			}
 		}
 		task = task_find(info.si_pid);
-		if (task != NULL && task->report.fd >= 0)
-			drain_to_end(task);
 		int status;
 		/* Orphans of the containers come here too: we are their subreaper. */
 		if (waitpid(info.si_pid, &status, WNOHANG | __WALL) != info.si_pid || task == NULL)

@@ -124,6 +124,32 @@ class Restricted(Exec):
     test_a_container_that_has_moved_below_its_cgroup_is_followed = None
 
 
+class SlowPredecessor(ShimCase):
+    """The process that forks the command ends long after it, as in a cgroup that has used up its share."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.binary = variant("lingering", "-DPREDECESSOR_LINGERS_MS=700")
+
+    def test_the_end_of_a_quick_command_is_its_own(self):
+        self.client.run_container("c", "/bin/sleep", "1000")
+        for script, status in (("exit 3", 3 << 8), ("kill -9 $$", 9), ("exit 0", 0)):
+            read, write = os.pipe()
+            program = exec_plan("/bin/sh", "-c", f"echo told; {script}", before=(("fork",),))
+            self.client.exec("c", f"e{status}", program, fds=(write, write))
+            os.close(write)
+            ended = self.client.event("exec-exit", exec_id=f"e{status}")
+            self.assertEqual((ended.status, ended.timed_out, os.read(read, 100)), (status, 0, b"told\n"))
+            os.close(read)
+
+    def test_what_it_could_not_execute_is_told(self):
+        self.client.run_container("c", "/bin/sleep", "1000")
+        read, write = os.pipe()
+        self.assert_fails(lambda: self.client.exec("c", "e", exec_plan("/no/such", before=(("fork",),)), fds=(write, write)), 2)
+        os.close(write)
+        os.close(read)
+
+
 class Signals(ShimCase):
     def test_init_alone(self):
         log = self.log("c")
