@@ -19,11 +19,7 @@ export const boots: readonly Boot[] = [
   {
     name: "systemd",
     options: ["--mode", "systemd"],
-    files: [
-      { file: "test/vm/systemd-driver.test.ts" },
-      { file: "test/vm/systemd.test.ts" },
-      { file: "test/vm/rootless-systemd.test.ts" },
-    ],
+    files: [{ file: "test/vm/systemd-driver.test.ts" }, { file: "test/vm/systemd.test.ts" }],
   },
   {
     name: "v2",
