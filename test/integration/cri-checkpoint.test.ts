@@ -17,10 +17,7 @@ beforeAll(async () => {
     config: "[checkpoint]\nrestore = true\n[image]\nmax_layer_entries = 1500\nmax_layer_bytes = 67108864\n",
   });
   node.enableNetwork("caissonck", "10.199.77.0/24");
-  for (let ready = false; !ready; ) {
-    const { status } = await node.client.runtime("Status", {});
-    ready = status.conditions.find((condition: { type: string }) => condition.type === "NetworkReady").status;
-  }
+  await node.networkReady();
   place = mkdtempSync(join(tmpdir(), "caisson-checkpoint-"));
 });
 afterAll(async () => {
