@@ -18,7 +18,7 @@ export function nodeView(app: () => CriApp): NodeView {
     everything: async () => {
       const pods = app()
         .sandboxes.all()
-        .filter(({ phase }) => phase === "ready");
+        .filter(({ phase }) => phase !== "creating" && phase !== "removing");
       const known = new Set(pods.map(({ id }) => id));
       const containers = app()
         .containers.all()

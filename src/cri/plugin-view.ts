@@ -4,6 +4,7 @@ import type { Pod } from "../core/runtime.ts";
 import type { LinuxContainerResources } from "../gen/cri/v1/api.ts";
 import * as nri from "../gen/nri/v1alpha1/api.ts";
 import type { ContainerPhase } from "./container-state.ts";
+import { policiesMessage } from "./plugin-policies.ts";
 import type { ContainerRecord, SandboxRecord } from "./records.ts";
 import type { ContainerTranslation } from "./translation.ts";
 
@@ -128,6 +129,7 @@ function linuxMessage({ config, cgroupsPath }: ContainerRecord, oci: OciSpec | u
     resources: resourcesMessage(oci?.linux.resources),
     oomScoreAdj: big(oci?.process.oomScoreAdj),
     cgroupsPath,
+    ...(oci === undefined ? {} : policiesMessage(oci)),
     // The two interfaces number the kinds alike.
     seccompProfile: seccomp === undefined ? undefined : { profileType: seccomp.profileType, localhostRef: seccomp.localhostRef },
   });

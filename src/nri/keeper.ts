@@ -39,8 +39,13 @@ export class Keeper {
     return tried.promise;
   }
 
-  stop(): void {
+  /** From now on it is not started again. */
+  restNow(): void {
     this.#stopping.abort();
+  }
+
+  stop(): void {
+    this.restNow();
     this.#launched?.kill();
   }
 

@@ -69,6 +69,8 @@ export class NodePlugins {
   readonly #log: Log;
   readonly #gate = new SyncGate();
   readonly #connecting = new Set<Plugin>();
+  /** Pods of whose stop the plugins have been told, until they are removed. */
+  readonly #stoppedPods = new Set<string>();
   #keepers: readonly Keeper[] = [];
   #plugins: readonly Plugin[] = [];
   #server: Server | undefined;
@@ -111,9 +113,12 @@ export class NodePlugins {
     }
   }
 
-  close(): void {
+  /** Plugins are told of it first, and those that are installed may end by themselves for a moment. */
+  async close(): Promise<void> {
     this.#stopped = true;
     this.#server?.close();
+    for (const keeper of this.#keepers) keeper.restNow();
+    await Promise.all(this.#plugins.map((plugin) => plugin.shutDown()));
     const why = new Error("the runtime stops");
     for (const plugin of [...this.#plugins, ...this.#connecting]) plugin.close(why);
     for (const keeper of this.#keepers) keeper.stop();
@@ -139,6 +144,7 @@ export class NodePlugins {
 
   /** An event of what has happened, or cannot be held up: failures are told in the log. */
   async tell<E extends NoticeName>(event: E, request: RequestOf<E>): Promise<void> {
+    if (!this.#isNews(event, request.pod?.id ?? "")) return;
     for (const plugin of this.#wanting(event)) {
       try {
         await this.#guarded(plugin, event, [], () => plugin.notify(event, request));
@@ -220,6 +226,15 @@ export class NodePlugins {
         `NRI plugin ${validator.title} rejects what plugins want of container ${wanted.pristine.name}: ${reply.reason}`,
       );
     }
+  }
+
+  /** A stop that has to be tried again is no second one. */
+  #isNews(event: NoticeName, podId: string): boolean {
+    if (event === "RemovePodSandbox") this.#stoppedPods.delete(podId);
+    if (event !== "StopPodSandbox") return true;
+    const news = !this.#stoppedPods.has(podId);
+    this.#stoppedPods.add(podId);
+    return news;
   }
 
   #wanting(event: EventName): readonly Plugin[] {

@@ -9,6 +9,7 @@
  *       | <------ Plugin.RunPodSandbox.. |   each within the request time-out; else the connection is closed
  */
 import type { Duplex } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Container, ContainerUpdate, PodSandbox, UpdateContainersRequest } from "../gen/nri/v1alpha1/api.ts";
 import * as api from "../gen/nri/v1alpha1/api.ts";
 import { messageOf, RuntimeError } from "../lib/errors.ts";
@@ -47,6 +48,9 @@ export interface PluginOptions {
 
 /** The release of the interface that we speak. */
 const nriVersion = "v0.12.2";
+
+/** The end of the daemon waits for a plugin so long. */
+const shutdownMs = 500;
 
 export class Plugin {
   readonly #options: PluginOptions;
@@ -172,6 +176,11 @@ export class Plugin {
     }
     const { pod, container } = api.StateChangeEvent.fromPartial(request);
     await this.call("StateChange", { event: events[event], pod, container });
+  }
+
+  /** Tells it that the runtime stops. What it says to that, or does not say in time, changes nothing. */
+  async shutDown(): Promise<void> {
+    await Promise.race([this.call("Shutdown", {}).catch(() => {}), sleep(shutdownMs, undefined, { ref: false })]);
   }
 
   async #call<M extends MethodName>(method: M, request: RequestOf<M>): Promise<ResponseOf<M>> {

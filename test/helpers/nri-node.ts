@@ -10,7 +10,7 @@ export const plainEvents = 0x1fff;
 
 export class NriNode implements AsyncDisposable {
   readonly node: CriNode;
-  /** A scratch directory, with "plugins" and "conf.d" in it. */
+  /** A scratch directory, with "plugins" and "conf.d" in it, and "cni" for network plugins. */
   readonly area: string;
   readonly socket: string;
   #plugins: NriPlugin[] = [];
@@ -25,10 +25,11 @@ export class NriNode implements AsyncDisposable {
   /** `prepare` may install plugins in `area`; `settings` are lines of [nri]. */
   static async start(settings: readonly string[], prepare: (area: string) => void = () => {}): Promise<NriNode> {
     const area = mkdtempSync("/tmp/caisson-nri-");
-    for (const directory of ["plugins", "conf.d"]) mkdirSync(join(area, directory));
+    for (const directory of ["plugins", "conf.d", "cni"]) mkdirSync(join(area, directory));
     prepare(area);
     const paths = [`socket = "${socketIn(area)}"`, `plugin_dir = "${area}/plugins"`, `config_dir = "${area}/conf.d"`];
-    const node = await CriNode.start({ config: ["[nri]", ...paths, ...settings, ""].join("\n") });
+    const config = ["[nri]", ...paths, ...settings, ""].join("\n");
+    const node = await CriNode.start({ config, plugins: join(area, "cni") });
     return new NriNode(node, area);
   }
 

@@ -11,12 +11,12 @@ const note = (method: string, { pod, container }: Request): void => {
   const who = container?.name || pod?.name || "";
   appendFileSync(log, `${method} ${who}\n`);
 };
-const plain = ["Synchronize", "RunPodSandbox", "UpdatePodSandbox", "PostUpdatePodSandbox", "StopPodSandbox", "RemovePodSandbox"];
+const ofPod = ["RunPodSandbox", "UpdatePodSandbox", "PostUpdatePodSandbox", "StopPodSandbox", "RemovePodSandbox"];
 const ofContainer = ["Create", "PostCreate", "Start", "PostStart", "Update", "PostUpdate", "Stop", "Remove"].map(
   (verb) => `${verb}Container`,
 );
 const handlers = Object.fromEntries(
-  [...plain, ...ofContainer].map((method) => [
+  ["Synchronize", ...ofPod, ...ofContainer, "Shutdown"].map((method) => [
     method,
     (request: Request) => {
       if (existsSync(`${log}.die`) && readFileSync(`${log}.die`, "utf8") === method) {

@@ -166,7 +166,7 @@ it("puts a container's cgroup elsewhere, whole, and takes it away with the conta
 });
 
 it("gives the first process and execs their scheduler, I/O priority and memory policy", async () => {
-  await joinPlugin();
+  const plugin = await joinPlugin();
   await nri.inPod(async (podId, pod) => {
     wanted = {
       linux: {
@@ -176,6 +176,12 @@ it("gives the first process and execs their scheduler, I/O priority and memory p
       },
     };
     const id = await nri.node.run(podId, pod, nri.sleeper());
+    const [planned, made] = [await plugin.saw("CreateContainer"), await plugin.saw("PostCreateContainer")];
+    // The node's default profile is seen before, and what was wanted after.
+    expect(planned.container?.linux?.seccompPolicy).toMatchObject({ defaultAction: "SCMP_ACT_ERRNO" });
+    expect(planned.container?.linux?.seccompPolicy?.syscalls.flatMap(({ names }) => names)).toContain("read");
+    expect(planned.container?.linux?.scheduler).toBeUndefined();
+    expect(made.container?.linux).toMatchObject({ scheduler: { policy: 4, nice: 7 }, ioPriority: { class: 3, priority: 0 } });
     const pid = await nri.pidOf(id);
     // Fields 19 and 41: nice and policy.
     const scheduling = (stat: string): string[] => {

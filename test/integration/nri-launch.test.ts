@@ -89,3 +89,11 @@ it("pauses longer and longer for one that ends at once, takes it when it is mend
   await nri.inPod(async () => {});
   await until(() => nri.node.daemon.log().includes("07-crash is not there any more: it is not started again"));
 });
+
+it("tells plugins when the daemon stops, and waits for those that do not answer no longer than a moment", async () => {
+  const silent = await nri.join("silent", { Shutdown: () => "never" });
+  await nri.node.daemon.stop();
+  expect(silent.methods()).toContain("Shutdown");
+  expect(keeperLog().trimEnd().split("\n").at(-1)).toBe("Shutdown");
+  await nri.node.daemon.launch();
+});

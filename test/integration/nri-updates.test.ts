@@ -1,7 +1,10 @@
 /** What NRI plugins may forbid and change beside the making of a container: resizes of pods, limits of others, evictions, what is there. */
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { memoryLimit } from "../helpers/cgroup-files.ts";
 import { failure, grpcStatus, type Message } from "../helpers/cri-client.ts";
+import { network } from "../helpers/cri-node.ts";
 import { expectNoLeaks, type Inventory, takeInventory } from "../helpers/leak-check.ts";
 import { NriNode, until } from "../helpers/nri-node.ts";
 import { NriPlugin } from "../helpers/nri-plugin.ts";
@@ -200,4 +203,43 @@ it("tells a plugin of what there is in as many messages as it takes, and changes
   } finally {
     for (const podId of pods) await nri.node.removePod(podId);
   }
+});
+
+/** A network of nothing, whose plugin cannot take a pod out of it while there is the file that is returned. */
+async function useFragileNetwork(): Promise<string> {
+  const broken = join(nri.area, "broken");
+  const result = { cniVersion: "1.0.0", interfaces: [{ name: "eth0", sandbox: "%s" }], ips: [{ address: "10.94.8.2/24" }] };
+  const program = `case $CNI_COMMAND in ADD) printf '${JSON.stringify(result)}' "$CNI_NETNS";; DEL) test ! -e ${broken};; esac`;
+  writeFileSync(join(nri.area, "cni/fragile"), `#!/bin/sh\n${program}\n`, { mode: 0o755 });
+  const list = { cniVersion: "1.0.0", name: "fragile", plugins: [{ type: "fragile" }] };
+  writeFileSync(join(nri.node.daemon.cniConf, "10-fragile.conflist"), JSON.stringify(list));
+  await nri.node.networkReady();
+  return broken;
+}
+
+it("tells of a pod's stop once, however often it is tried, and who connects then of the pod that is stopped", async () => {
+  const broken = await useFragileNetwork();
+  const stop = (podId: string): Promise<Message> => nri.node.client.runtime("StopPodSandbox", { pod_sandbox_id: podId });
+  const podsTold = async (plugin: NriPlugin): Promise<string[]> =>
+    ((await plugin.saw("Synchronize")) as unknown as { pods: { id: string }[] }).pods.map(({ id }) => id);
+  const early = await nri.join("early");
+  const podId = await nri.node.runPod(
+    nri.node.podConfig("stubborn", { linux: { security_context: { namespace_options: network.pod } } }),
+  );
+  try {
+    writeFileSync(broken, "");
+    for (let tries = 0; tries < 2; tries++) {
+      expect((await failure(stop(podId))).details).toContain("CNI plugin fragile failed to DEL");
+    }
+    expect(await podsTold(await nri.join("between", {}, "11"))).toEqual([podId]);
+    rmSync(broken);
+    await stop(podId);
+    expect(await podsTold(await nri.join("late", {}, "12"))).toEqual([podId]);
+  } finally {
+    rmSync(broken, { force: true });
+    await nri.node.removePod(podId);
+  }
+  await early.saw("RemovePodSandbox", ({ pod }) => pod?.id === podId);
+  const told = early.calls.filter(({ method, request }) => method.endsWith("PodSandbox") && request.pod?.id === podId);
+  expect(told.map(({ method }) => method)).toEqual(["RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"]);
 });
