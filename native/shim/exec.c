@@ -190,7 +190,7 @@ static void exec_ended(struct task *task)
 {
 	/*
 	 * Behind a fork the process that went before holds the channel too, and in a throttled cgroup it may take any time to leave. The
-	 * command has not complained, so it got as far as execve.
+	 * command has not complained, so it got as far as execve; or it was killed on its way, which its status tells.
 	 */
 	if (task->sid == 0 && task->failure == NULL)
 		exec_started(task);
